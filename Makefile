@@ -1,0 +1,43 @@
+# claudemesh: `make demo` shows the main job, `make test` is what CI runs.
+# Every target works on a machine that has Go and nothing else of ours.
+
+GO      ?= go
+BIN     := bin/claudemesh
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X claudemesh/cli.Version=$(VERSION)
+TOOL    := $(GO) tool -modfile=tools.mod
+# Where `make install` puts the binary: GOBIN if it is set, else ~/.local/bin.
+PREFIX  ?= $(or $(shell $(GO) env GOBIN),$(HOME)/.local/bin)
+
+.PHONY: build demo test test-long bench lint install clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) .
+
+demo: build
+	./docs/demo.sh $(BIN)
+
+lint:
+	@out=$$($(TOOL) gofumpt -l .); test -z "$$out" || { echo "not formatted (run: $(TOOL) gofumpt -w .):"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+test: lint
+	$(GO) test -race -timeout 9m ./...
+
+# Crash injection (20 rounds), soak and long fuzz. FUZZTIME is per fuzz target.
+FUZZTIME ?= 20s
+test-long:
+	CLAUDEMESH_TEST_LONG=1 $(GO) test -count=1 -timeout 60m ./...
+	GO='$(GO)' FUZZTIME=$(FUZZTIME) ./docs/fuzz.sh
+
+bench: build
+	CLAUDEMESH_BENCH_BIN=$(CURDIR)/$(BIN) $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./testenv/bench
+
+install: build
+	mkdir -p '$(PREFIX)'
+	install -m 0755 $(BIN) '$(PREFIX)/claudemesh'
+	@echo "installed $(PREFIX)/claudemesh"
+
+clean:
+	rm -rf bin

@@ -1,0 +1,236 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"claudemesh/wire"
+)
+
+func TestPushes(t *testing.T) {
+	t.Run("pushes are handed over in order, before hello_ack too, and acknowledged after the handler returned", func(t *testing.T) {
+		b := newScripted(t)
+		var stored []string
+		handled, gate := make(chan string), make(chan struct{})
+		run(t, LinkConfig{URL: b.url, OnPush: func(_ context.Context, p wire.Push) error {
+			handled <- p.ClientMessageID
+			<-gate
+			stored = append(stored, p.ClientMessageID)
+			return nil
+		}})
+		p := b.next()
+		p.read(nil)
+		p.write(push("1"))
+		if id := receive(t, handled); id != "1" {
+			t.Fatal(id)
+		}
+		p.welcome()
+		p.write(push("2"))
+		gate <- struct{}{}
+		var ack wire.ClientAck
+		if p.read(&ack); ack != (wire.ClientAck{Type: wire.TypeClientAck, ClientMessageID: "1", BrokerMessageID: "b-1"}) {
+			t.Fatalf("%+v", ack)
+		}
+		receive(t, handled)
+		gate <- struct{}{}
+		if p.read(&ack); ack.ClientMessageID != "2" {
+			t.Fatalf("%+v", ack)
+		}
+		if !slices.Equal(stored, []string{"1", "2"}) {
+			t.Fatal(stored)
+		}
+	})
+	t.Run("a receipt is acknowledged by its mail id, a system event never", func(t *testing.T) {
+		b := newScripted(t)
+		events := make(chan string, 2)
+		run(t, LinkConfig{
+			URL:       b.url,
+			OnPush:    func(_ context.Context, p wire.Push) error { events <- p.Event; return errDisk },
+			OnReceipt: func(_ context.Context, r wire.Receipt) error { events <- r.State; return nil },
+		})
+		p := b.open()
+		p.write(wire.Push{Type: wire.TypePush, Subtype: wire.SubtypeSystem, Event: wire.EventPeerJoined, MessageID: "u"})
+		p.write(wire.Receipt{Type: wire.TypeReceipt, MailID: "r1", MessageID: "b", ClientMessageID: "c", State: wire.StateDelivered})
+		var ack wire.ClientAck
+		if p.read(&ack); ack != (wire.ClientAck{Type: wire.TypeClientAck, BrokerMessageID: "r1"}) {
+			t.Fatalf("%+v", ack)
+		}
+		if a, b := receive(t, events), receive(t, events); a != wire.EventPeerJoined || b != wire.StateDelivered {
+			t.Fatal(a, b)
+		}
+	})
+	t.Run("what was not stored is not acknowledged, and is delivered again in order on a new connection", func(t *testing.T) {
+		b := newScripted(t)
+		var fail atomic.Bool
+		fail.Store(true)
+		handled := make(chan string, 16)
+		run(t, LinkConfig{URL: b.url, Backoff: 20 * time.Millisecond, OnPush: func(_ context.Context, p wire.Push) error {
+			handled <- p.ClientMessageID
+			if p.ClientMessageID == "2" && fail.Swap(false) {
+				return errDisk
+			}
+			return nil
+		}})
+		p := b.open()
+		for _, id := range []string{"1", "2", "3"} {
+			p.write(push(id))
+		}
+		var ack wire.ClientAck
+		if p.read(&ack); ack.ClientMessageID != "1" {
+			t.Fatalf("%+v", ack)
+		}
+		p.readEnd()
+		p = b.open()
+		for _, id := range []string{"2", "3"} {
+			p.write(push(id))
+			if p.read(&ack); ack.ClientMessageID != id {
+				t.Fatalf("%+v", ack)
+			}
+		}
+		var got []string
+		for range 4 {
+			got = append(got, receive(t, handled))
+		}
+		if !slices.Equal(got, []string{"1", "2", "2", "3"}) {
+			t.Fatal(got)
+		}
+	})
+	t.Run("a handler that hangs holds back neither acks nor answers", func(t *testing.T) {
+		b := newScripted(t)
+		l := run(t, LinkConfig{URL: b.url, OnPush: func(ctx context.Context, _ wire.Push) error { <-ctx.Done(); return ctx.Err() }})
+		p := b.open()
+		l.waitOpen()
+		for i := range 300 {
+			p.write(push(fmt.Sprint(i)))
+		}
+		acked := make(chan error, 1)
+		go func() { _, err := l.Send(within(t), send("a")); acked <- err }()
+		p.read(nil)
+		p.write(wire.Ack{Type: wire.TypeAck, ID: "a", Queued: true})
+		if err := receive(t, acked); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("answers flow while a failed connection waits for its end, even with a full mailroom", func(t *testing.T) {
+		b := newScripted(t)
+		var held limits
+		held.pushes = 2
+		failed := make(chan struct{}, 16)
+		l := run(t, LinkConfig{URL: b.url, Backoff: time.Hour, limits: held, OnPush: func(context.Context, wire.Push) error { failed <- struct{}{}; return errDisk }})
+		p := b.open()
+		l.waitOpen()
+		for i := range 50 {
+			p.write(push(fmt.Sprint(i)))
+		}
+		receive(t, failed)
+		acked := make(chan error, 1)
+		go func() { _, err := l.Send(within(t), send("a")); acked <- err }()
+		p.read(nil)
+		p.write(wire.Ack{Type: wire.TypeAck, ID: "a", Queued: true})
+		if err := receive(t, acked); err != nil {
+			t.Fatal(err)
+		}
+		if len(failed) != 0 {
+			t.Fatal("more was handed over after the failure")
+		}
+	})
+	t.Run("a full mailroom makes the broker wait and loses nothing", func(t *testing.T) {
+		for name, held := range map[string]limits{"frames": {pushes: 2}, "bytes": {pushBytes: wire.MaxFrameBytes}} {
+			t.Run(name, func(t *testing.T) {
+				b := newScripted(t)
+				gate, handled := make(chan struct{}), make(chan string, 256)
+				run(t, LinkConfig{URL: b.url, limits: held, OnPush: func(_ context.Context, p wire.Push) error {
+					<-gate
+					handled <- p.ClientMessageID
+					return nil
+				}})
+				p := b.open()
+				go func() {
+					for i := range 40 {
+						m := push(fmt.Sprint(i))
+						m.Ciphertext = strings.Repeat("A", 200<<10)
+						p.write(m)
+					}
+				}()
+				close(gate)
+				for i := range 40 {
+					var ack wire.ClientAck
+					if p.read(&ack); ack.ClientMessageID != fmt.Sprint(i) || receive(t, handled) != fmt.Sprint(i) {
+						t.Fatalf("%d: %+v", i, ack)
+					}
+				}
+			})
+		}
+	})
+	t.Run("what was received is stored although its connection is gone, and acknowledged on the next one", func(t *testing.T) {
+		b := newScripted(t)
+		gate, handled := make(chan struct{}), make(chan string, 4)
+		l := run(t, LinkConfig{URL: b.url, Backoff: 10 * time.Millisecond, OnPush: func(_ context.Context, p wire.Push) error {
+			handled <- p.ClientMessageID
+			<-gate
+			return nil
+		}})
+		p := b.open()
+		l.waitOpen()
+		p.write(push("1"))
+		p.write(push("2"))
+		receive(t, handled)
+		p.close(1001, "shutting down")
+		p = b.open()
+		l.waitOpen()
+		close(gate)
+		for _, id := range []string{"1", "2"} {
+			var ack wire.ClientAck
+			if p.read(&ack); ack.ClientMessageID != id {
+				t.Fatalf("%+v", ack)
+			}
+		}
+	})
+	t.Run("what came before a kick is still stored", func(t *testing.T) {
+		b := newScripted(t)
+		gate, handled := make(chan struct{}), make(chan string, 4)
+		l := run(t, LinkConfig{URL: b.url, OnPush: func(_ context.Context, p wire.Push) error {
+			<-gate
+			handled <- p.ClientMessageID
+			return nil
+		}})
+		p := b.open()
+		p.write(push("1"))
+		p.write(push("2"))
+		p.close(wire.CloseKicked, "kicked")
+		<-l.awaitDown()
+		close(gate)
+		if receive(t, handled) != "1" || receive(t, handled) != "2" {
+			t.Fatal("lost")
+		}
+		if err := l.end(); err != ErrKicked {
+			t.Fatal(err)
+		}
+	})
+}
+
+// awaitDown closes when the link is no longer open.
+func (r *running) awaitDown() <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			r.status.mu.Lock()
+			phase, changed := r.status.state.Phase, r.status.changed
+			r.status.mu.Unlock()
+			if phase != Open && r.current.Load() == nil {
+				return
+			}
+			select {
+			case <-changed:
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}()
+	return done
+}

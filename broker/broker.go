@@ -1,0 +1,180 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/jonboulle/clockwork"
+)
+
+// Broker is one running broker. All methods may be called at any time from any goroutine.
+type Broker struct {
+	cfg      Config
+	lim      Limits
+	clock    clockwork.Clock
+	log      *slog.Logger
+	store    *store
+	idSecret []byte
+	started  time.Time
+	upgrader websocket.Upgrader
+
+	fan     *fanout
+	settler *settler
+
+	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
+	closed   bool
+	meshes   map[string]*meshState
+	sockets  map[*conn]struct{}
+	greeting int // sockets that have not said hello
+
+	saving  sync.Mutex // one save of presence at a time, see saveMember
+	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
+	conns   sync.WaitGroup
+	workers sync.WaitGroup
+	stop    context.CancelFunc
+
+	dropped atomic.Int64 // presence events lost to slow clients
+}
+
+// Open opens the broker's streams, creating them on first use, loads meshes and members, and resumes the fan-out where the last process left it.
+func Open(ctx context.Context, cfg Config) (*Broker, error) {
+	if cfg.NC == nil {
+		return nil, errors.New("open broker: no store connection")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clockwork.NewRealClock()
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Broker{
+		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
+		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{},
+		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
+	}
+	var err error
+	if b.store, err = openStore(ctx, cfg.NC, b.lim); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	var cursor uint64
+	if cursor, err = b.load(ctx); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if b.idSecret == nil {
+		b.idSecret = make([]byte, 32)
+		if _, err := io.ReadFull(cfg.Rand, b.idSecret); err != nil {
+			return nil, fmt.Errorf("open broker: read randomness: %w", err)
+		}
+		if err := b.store.create(ctx, idSecretKey, b.idSecret); err != nil {
+			return nil, fmt.Errorf("open broker: %w", err)
+		}
+	}
+	run, cancel := context.WithCancel(context.Background())
+	b.stop = cancel
+	b.fan = newFanout(b.store, b.clock, b.log, cursor)
+	b.settler = newSettler(b.store, b.log)
+	b.workers.Go(func() { b.fan.run(run) })
+	b.workers.Go(b.settler.run)
+	return b, nil
+}
+
+// load fills the caches from the bucket and returns the fan-out's cursor.
+func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
+	type pending struct {
+		kind, meshID, key string
+		value             []byte
+	}
+	var later []pending // the bucket's order is that of the last writes: a member may come before its mesh
+	err = b.store.each(ctx, func(key string, value []byte) error {
+		switch kind, meshID, rest := splitKey(key); kind {
+		case idSecretKey:
+			return json.Unmarshal(value, &b.idSecret)
+		case cursorKey:
+			return json.Unmarshal(value, &cursor)
+		case "mesh":
+			var rec meshRecord
+			if err := json.Unmarshal(value, &rec); err != nil {
+				return err
+			}
+			b.meshes[rec.ID] = newMeshState(rec)
+		case "member", "state", "session":
+			later = append(later, pending{kind, meshID, rest, value})
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, kind := range []string{"member", "state", "session"} {
+		for _, p := range later {
+			if m := b.meshes[p.meshID]; m != nil && p.kind == kind {
+				if err := m.load(p.kind, p.key, p.value); err != nil {
+					return 0, fmt.Errorf("read bucket: %s %s: %w", p.kind, p.key, err)
+				}
+			}
+		}
+	}
+	return cursor, nil
+}
+
+// Close tells every client that the broker goes (1001 "shutting down"), waits for their connections and the workers, and saves where the fan-out is.
+// Nothing accepted is lost by it. It returns ctx's error when that ends first; the connections are cut off then.
+func (b *Broker) Close(ctx context.Context) error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	open := make([]*conn, 0, len(b.sockets))
+	for c := range b.sockets {
+		open = append(open, c)
+	}
+	b.mu.Unlock()
+	for _, c := range open {
+		c.close(websocket.CloseGoingAway, "shutting down")
+	}
+	done := make(chan struct{})
+	go func() { // ends with the connections, which cut() ends at the latest
+		b.conns.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("close broker: %w", ctx.Err())
+		for _, c := range open {
+			c.cut()
+		}
+		<-done
+	}
+	b.settler.close()
+	b.stop()
+	b.workers.Wait()
+	if saveErr := b.fan.save(context.WithoutCancel(ctx)); saveErr != nil {
+		err = errors.Join(err, fmt.Errorf("close broker: %w", saveErr))
+	}
+	return err
+}
+
+// now is the broker's time; every timestamp and every judgement about age uses it.
+func (b *Broker) now() time.Time { return b.clock.Now() }
+
+// deadline bounds one exchange with the store on behalf of a connection. It is not the connection's context: what a client has begun is finished even if
+// the client goes away.
+func (b *Broker) deadline() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), storeDeadline)
+}

@@ -1,0 +1,88 @@
+package broker
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/jonboulle/clockwork"
+	"github.com/nats-io/nats.go"
+)
+
+// Config is what a broker is given. NC is required; it must be a connection of an account with JetStream and stays the caller's: Close does not close it.
+type Config struct {
+	NC        *nats.Conn
+	Clock     clockwork.Clock // default: the real one
+	Rand      io.Reader       // default: crypto/rand
+	Log       *slog.Logger    // default: discard
+	Version   string          // shown by GET /health
+	PublicURL string          // the ws or wss URL under which clients reach this broker; returned with created meshes
+	Limits    Limits
+	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
+	AdminTokenHash [32]byte
+}
+
+// Limits bounds what clients can make a broker hold. Zero fields get the defaults named here.
+type Limits struct {
+	ConnsPerMesh      int           // 1000 registered connections per mesh
+	Conns             int           // 4096 sockets in all
+	Unauthenticated   int           // 256 sockets that have not said hello yet
+	HelloDeadline     time.Duration // 10 s from upgrade to hello
+	MaxStore          int64         // 1 GiB of disk for all streams together
+	Retention         time.Duration // 30 days: life of undelivered mail and of the memory of client message ids
+	MailboxDepth      int           // 10,000 messages waiting in one mailbox; a direct send to a full one is refused, a multicast skips it
+	Window            int           // 512 pushes without client_ack per connection, then the pump waits
+	SendsInFlight     int           // 128 sends per connection waiting for the store, then the socket is not read
+	SessionsPerMember int           // 256 remembered session keys per member; the longest unseen are forgotten
+	MembersPerMesh    int           // 4096
+	Meshes            int           // 1000
+}
+
+func (l Limits) withDefaults() Limits {
+	l.ConnsPerMesh = cmp.Or(l.ConnsPerMesh, 1000)
+	l.Conns = cmp.Or(l.Conns, 4096)
+	l.Unauthenticated = cmp.Or(l.Unauthenticated, 256)
+	l.HelloDeadline = cmp.Or(l.HelloDeadline, 10*time.Second)
+	l.MaxStore = cmp.Or(l.MaxStore, 1<<30)
+	l.Retention = cmp.Or(l.Retention, 30*24*time.Hour)
+	l.MailboxDepth = cmp.Or(l.MailboxDepth, 10_000)
+	l.Window = cmp.Or(l.Window, 512)
+	l.SendsInFlight = cmp.Or(l.SendsInFlight, 128)
+	l.SessionsPerMember = cmp.Or(l.SessionsPerMember, 256)
+	l.MembersPerMesh = cmp.Or(l.MembersPerMesh, 4096)
+	l.Meshes = cmp.Or(l.Meshes, 1000)
+	return l
+}
+
+// Errors that callers of Broker decide on.
+var (
+	// ErrClosed is returned by every operation after Close.
+	ErrClosed = errors.New("broker is closed")
+	// ErrBadName is wrapped by CreateMesh for a name no slug can be made of, or a display name that is empty, too long or holds control characters.
+	ErrBadName = errors.New("bad name")
+	// ErrBadKey is returned by CreateMesh for a key that is not 64 lower-case hex digits.
+	ErrBadKey = errors.New("key must be 64 lower-case hex digits")
+	// ErrFull is wrapped when a limit of meshes or members is reached.
+	ErrFull = errors.New("limit reached")
+	// ErrNotFound is wrapped when a mesh or a member does not exist.
+	ErrNotFound = errors.New("not found")
+)
+
+// Timings of a socket that no caller needs to change.
+const (
+	pingEvery     = 30 * time.Second // WebSocket pings to every registered connection
+	readDeadline  = 75 * time.Second // a socket that answers none for this long is dead
+	writeDeadline = 10 * time.Second // one frame
+	lingerFor     = time.Second      // after a close frame, for the peer's
+	storeDeadline = 10 * time.Second // one request to JetStream
+)
+
+const (
+	outboundFrames = 64  // frames waiting for one socket's writer
+	outboundEvents = 256 // presence events waiting for it; further ones are dropped
+	liveCopies     = 256 // republished references waiting for one connection; further ones are read from the stream
+	maxGarbage     = 20  // frames in a row that are not JSON, or precede hello
+	helloMaxBytes  = 64 << 10
+)

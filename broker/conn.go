@@ -1,0 +1,232 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"claudemesh/mesh"
+	"claudemesh/wire"
+)
+
+// conn is one socket, and after its hello one presence. Four goroutines serve it, all ended before the reader returns: the reader handles frames one
+// after the other, the writer alone writes messages, the acker answers sends in order, the pump reads the mailboxes.
+type conn struct {
+	b    *Broker
+	ws   *websocket.Conn
+	log  *slog.Logger
+	ctx  context.Context // ends when the socket is to be given up
+	halt context.CancelFunc
+
+	out      chan frame  // blocking: answers and mail
+	events   chan []byte // never blocks: presence events
+	sends    chan pendingSend
+	readDone chan struct{}
+	closing  sync.Once
+	garbage  int  // of the reader: bad frames in a row
+	refused  bool // of the reader: its hello was
+
+	// Set once by the hello, before the connection is registered; read-only after.
+	mesh         *meshState
+	member       *member
+	isSession    bool
+	sessionKey   string // routing key beside the member's: proven in a session_hello, claimed in a hello
+	sessionID    string
+	presenceID   string
+	name         string
+	keys         []string // mailboxes
+	ownMulticast bool
+	receipts     bool
+	since        time.Time
+	place        place
+	pump         *pump
+
+	acking atomic.Bool // the client acknowledges pushes
+
+	// Guarded by Broker.mu.
+	groups  []mesh.Group
+	status  string
+	summary *string
+	visible bool
+	stats   *wire.Stats
+}
+
+// place is what a client says about where it runs.
+type place struct{ cwd, hostname, peerType, channel, model string }
+
+// frame is one message for the writer.
+type frame struct {
+	data   []byte
+	hello  bool      // the hello_ack: events may follow
+	refuse *farewell // close after it
+	sent   func()    // called when the socket took the bytes
+}
+
+type farewell struct {
+	code   int
+	reason string
+}
+
+const reasonReplaced = "session_replaced"
+
+// routingKey is the key peers address this connection by.
+func (c *conn) routingKey() string {
+	if c.sessionKey != "" {
+		return c.sessionKey
+	}
+	return c.member.Pubkey
+}
+
+// serve runs the connection until its socket ends.
+func (c *conn) serve() {
+	var wg sync.WaitGroup
+	wg.Go(c.write)
+	wg.Go(c.answerSends)
+	c.read()
+	c.halt()
+	close(c.readDone)
+	close(c.sends)
+	if c.pump != nil {
+		c.pump.wait()
+	}
+	wg.Wait()
+	c.b.depart(c)
+}
+
+func (c *conn) read() {
+	c.ws.SetReadLimit(helloMaxBytes)
+	helloBy := time.Now().Add(c.b.lim.HelloDeadline)
+	c.ws.SetReadDeadline(helloBy)
+	alive := func() {
+		if c.mesh != nil && c.ctx.Err() == nil {
+			c.ws.SetReadDeadline(time.Now().Add(readDeadline))
+		}
+	}
+	c.ws.SetPongHandler(func(string) error { alive(); return nil })
+	for {
+		_, data, err := c.ws.ReadMessage()
+		if err != nil {
+			var timeout net.Error
+			if c.mesh == nil && errors.As(err, &timeout) && timeout.Timeout() {
+				c.close(websocket.ClosePolicyViolation, "hello_timeout")
+			}
+			return
+		}
+		if c.ctx.Err() != nil {
+			continue // the close frame is out; what still arrives is read only so that the peer sees it
+		}
+		c.handle(data)
+		alive()
+	}
+}
+
+func (c *conn) write() {
+	ping := c.b.clock.NewTicker(pingEvery)
+	defer ping.Stop()
+	var events chan []byte // nil until the hello_ack is out
+	for {
+		var f frame
+		select {
+		case <-c.ctx.Done():
+			c.linger()
+			return
+		case f = <-c.out:
+		case f.data = <-events:
+		case <-ping.Chan():
+			if events != nil && c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeDeadline)) != nil {
+				c.cut()
+			}
+			continue
+		}
+		c.ws.SetWriteDeadline(time.Now().Add(writeDeadline))
+		if err := c.ws.WriteMessage(websocket.TextMessage, f.data); err != nil {
+			c.cut()
+			continue
+		}
+		if f.sent != nil {
+			f.sent()
+		}
+		if f.hello {
+			events = c.events
+		}
+		if f.refuse != nil {
+			c.close(f.refuse.code, f.refuse.reason)
+		}
+	}
+}
+
+// linger waits a moment for the peer's close frame: closing a socket with unread bytes resets it, and the peer might lose the reason.
+func (c *conn) linger() {
+	t := time.NewTimer(lingerFor)
+	defer t.Stop()
+	select {
+	case <-c.readDone:
+	case <-t.C:
+	}
+	c.ws.Close()
+}
+
+// close sends a close frame, once, and gives the connection up.
+func (c *conn) close(code int, reason string) {
+	c.closing.Do(func() {
+		// A failure means that the socket is dead or stuck; either way the writer closes it now.
+		_ = c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(lingerFor))
+	})
+	c.halt()
+}
+
+// cut drops the socket without ceremony.
+func (c *conn) cut() {
+	c.halt()
+	c.ws.Close()
+}
+
+// push queues a frame for the writer, waiting for room. It reports false when the connection ended first.
+func (c *conn) push(f frame) bool {
+	select {
+	case c.out <- f:
+		return true
+	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// reply encodes and queues an answer.
+func (c *conn) reply(v any) {
+	data, err := wire.Encode(v)
+	if err != nil {
+		c.log.Error("answer not sent", "err", err)
+		return
+	}
+	c.push(frame{data: data})
+}
+
+// fail answers a request with an error frame.
+func (c *conn) fail(reqID, code, message string) {
+	c.reply(wire.Error{Type: wire.TypeError, Code: code, Message: message, ReqID: reqID})
+}
+
+// refuse answers with an error frame and closes.
+func (c *conn) refuse(code int, reason, errorCode, message string) {
+	data, err := wire.Encode(wire.Error{Type: wire.TypeError, Code: errorCode, Message: message})
+	if err != nil {
+		c.close(code, reason)
+		return
+	}
+	c.push(frame{data: data, refuse: &farewell{code, reason}})
+}
+
+// event queues a presence event, or drops it when the client does not keep up: events are hints, the list of peers is the truth.
+func (c *conn) event(data []byte) {
+	select {
+	case c.events <- data:
+	default:
+		c.b.dropped.Add(1)
+	}
+}

@@ -1,0 +1,182 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"claudemesh/wire"
+)
+
+const maxBody = 64 << 10
+
+// Handler serves GET /ws, GET /health, POST /join and POST /cli/mesh/create, exactly these; everything else is 404 "not found". No answer carries a CORS
+// header, and WebSockets are refused to pages of other origins: no browser has business here.
+func (b *Broker) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method + " " + r.RequestURI {
+		case "GET /ws":
+			b.serveWS(w, r)
+		case "GET /health":
+			b.health(w)
+		case "POST /join":
+			b.serveJoin(w, r)
+		case "POST /cli/mesh/create":
+			b.serveCreate(w, r)
+		default:
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			w.WriteHeader(http.StatusNotFound)
+			io.WriteString(w, "not found")
+		}
+	})
+}
+
+// serveWS upgrades and serves one socket until it ends.
+func (b *Broker) serveWS(w http.ResponseWriter, r *http.Request) {
+	if !b.admitSocket() {
+		http.Error(w, "too many connections", http.StatusServiceUnavailable)
+		return
+	}
+	defer b.conns.Done()
+	ws, err := b.upgrader.Upgrade(w, r, nil)
+	if err != nil { // Upgrade has answered
+		b.mu.Lock()
+		b.greeting--
+		b.mu.Unlock()
+		return
+	}
+	ctx, halt := context.WithCancel(context.Background())
+	c := &conn{
+		b: b, ws: ws, log: b.log, ctx: ctx, halt: halt, out: make(chan frame, outboundFrames), events: make(chan []byte, outboundEvents),
+		sends: make(chan pendingSend, b.lim.SendsInFlight), readDone: make(chan struct{}),
+	}
+	b.mu.Lock()
+	b.sockets[c] = struct{}{}
+	closed := b.closed
+	b.mu.Unlock()
+	if closed {
+		c.close(1001, "shutting down")
+	}
+	c.serve()
+}
+
+// admitSocket counts a socket in, as one that has not said hello yet.
+func (b *Broker) admitSocket() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.greeting >= b.lim.Unauthenticated || len(b.sockets) >= b.lim.Conns {
+		return false
+	}
+	b.greeting++
+	b.conns.Add(1)
+	return true
+}
+
+// health is always 200 while the process answers; db says whether the store takes mail.
+func (b *Broker) health(w http.ResponseWriter) {
+	db := "up"
+	if b.fan.broken.Load() || !b.cfg.NC.IsConnected() {
+		db = "down"
+	}
+	answer(w, http.StatusOK, map[string]any{"status": "ok", "db": db, "version": b.cfg.Version, "uptime": int64(b.clock.Since(b.started).Seconds())})
+}
+
+func (b *Broker) serveJoin(w http.ResponseWriter, r *http.Request) {
+	var req wire.JoinRequest
+	if status, problem := readBody(w, r, &req); problem != "" {
+		answer(w, status, wire.JoinReply{Error: problem})
+		return
+	}
+	id, already, err := b.join(r.Context(), req)
+	var no joinRefused
+	switch {
+	case errors.As(err, &no):
+		answer(w, http.StatusBadRequest, wire.JoinReply{Error: string(no)})
+	case err != nil:
+		b.log.Error("join failed", "err", err)
+		answer(w, http.StatusInternalServerError, wire.JoinReply{Error: "internal"})
+	default:
+		answer(w, http.StatusOK, wire.JoinReply{OK: true, MemberID: id, AlreadyMember: already})
+	}
+}
+
+func (b *Broker) serveCreate(w http.ResponseWriter, r *http.Request) {
+	if status, problem := b.authorize(r); problem != "" {
+		answer(w, status, wire.CreateMeshReply{Error: problem})
+		return
+	}
+	var req wire.CreateMeshRequest
+	if status, problem := readBody(w, r, &req); problem != "" {
+		answer(w, status, wire.CreateMeshReply{Error: problem})
+		return
+	}
+	if strings.TrimSpace(req.Name) == "" {
+		answer(w, http.StatusBadRequest, wire.CreateMeshReply{Error: "name required"})
+		return
+	}
+	m, err := b.CreateMesh(r.Context(), req.Name, req.Pubkey, req.DisplayName)
+	switch {
+	case errors.Is(err, ErrBadKey):
+		answer(w, http.StatusBadRequest, wire.CreateMeshReply{Error: "pubkey required (64 hex chars)"})
+	case errors.Is(err, ErrBadName):
+		answer(w, http.StatusBadRequest, wire.CreateMeshReply{Error: "name not usable"})
+	case errors.Is(err, ErrFull):
+		answer(w, http.StatusConflict, wire.CreateMeshReply{Error: "mesh_limit_reached"})
+	case err != nil:
+		b.log.Error("mesh not created", "err", err)
+		answer(w, http.StatusInternalServerError, wire.CreateMeshReply{Error: "internal"})
+	default:
+		answer(w, http.StatusOK, wire.CreateMeshReply{ID: m.ID, Slug: m.Slug, Name: m.Name, MemberID: m.MemberID})
+	}
+}
+
+// authorize checks the admin token in constant time; problem is "" when it is right.
+func (b *Broker) authorize(r *http.Request) (status int, problem string) {
+	if b.cfg.AdminTokenHash == [32]byte{} {
+		return http.StatusForbidden, "mesh_create_disabled"
+	}
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	switch {
+	case !ok:
+		return http.StatusUnauthorized, "missing_bearer_token"
+	case token == "":
+		return http.StatusUnauthorized, "empty_bearer_token"
+	}
+	if sum := sha256.Sum256([]byte(token)); subtle.ConstantTimeCompare(sum[:], b.cfg.AdminTokenHash[:]) != 1 {
+		return http.StatusUnauthorized, "invalid_or_revoked_token"
+	}
+	return 0, ""
+}
+
+// readBody reads a JSON body of at most maxBody bytes.
+func readBody(w http.ResponseWriter, r *http.Request, v any) (status int, problem string) {
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		return http.StatusRequestEntityTooLarge, "body too large"
+	case err != nil:
+		return http.StatusBadRequest, "body not readable"
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return http.StatusBadRequest, "body is not the expected JSON"
+	}
+	return 0, ""
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, "internal", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	w.Write(data)
+}

@@ -1,0 +1,69 @@
+package broker
+
+import (
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Every stream, subject and key name of the store is spelled here.
+const (
+	acceptStream = "CM_ACCEPT"
+	mailStream   = "CM_MAIL"
+	metaBucket   = "CM_META"
+
+	livePrefix = "live."
+)
+
+// acceptSubject holds the one message with that id.
+func acceptSubject(meshID, messageID string) string { return "accept." + meshID + "." + messageID }
+
+// mailSubject is the mailbox of a key; receiptSubject is the receipts of a member.
+func mailSubject(meshID, key string) string    { return "mbx." + meshID + "." + key }
+func receiptSubject(meshID, key string) string { return "rcp." + meshID + "." + key }
+
+// Keys of the bucket.
+const (
+	idSecretKey = "id-secret"
+	cursorKey   = "fanout-cursor"
+)
+
+func meshKey(meshID string) string               { return "mesh." + meshID }
+func memberKey(meshID, pubkey string) string     { return "member." + meshID + "." + pubkey }
+func stateKey(meshID, pubkey string) string      { return "state." + meshID + "." + pubkey }
+func sessionKeyKey(meshID, pubkey string) string { return "session." + meshID + "." + pubkey }
+func inviteKey(tokenHash string) string          { return "invite." + tokenHash }
+
+// splitKey takes a bucket key apart: its kind and the one or two tokens after it.
+func splitKey(key string) (kind, a, b string) {
+	parts := strings.SplitN(key, ".", 3)
+	parts = append(parts, "", "")
+	return parts[0], parts[1], parts[2]
+}
+
+// acceptConfig refuses new messages when the stream is full: an accepted one is never dropped to make room.
+func acceptConfig(l Limits) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: acceptStream, Description: "accepted messages", Subjects: []string{"accept.*.*"},
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
+		MaxBytes: l.MaxStore / 10 * 6, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second,
+	}
+}
+
+// mailConfig keeps references and receipts. The duplicate window is what makes the fan-out's second run after a crash harmless.
+func mailConfig(l Limits) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: mailStream, Description: "mailboxes", Subjects: []string{"mbx.*.*", "rcp.*.*"},
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
+		MaxBytes: l.MaxStore / 10 * 3, MaxAge: l.Retention, AllowDirect: true, Duplicates: min(time.Hour, l.Retention),
+		RePublish: &jetstream.RePublish{Source: ">", Destination: livePrefix + ">"},
+	}
+}
+
+func metaConfig(l Limits) jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket: metaBucket, Description: "meshes, members, invites, saved presence", History: 1, Storage: jetstream.FileStorage,
+		MaxBytes: l.MaxStore / 10, MaxValueSize: 64 << 10,
+	}
+}

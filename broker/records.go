@@ -1,0 +1,84 @@
+package broker
+
+import (
+	"claudemesh/mesh"
+	"claudemesh/wire"
+)
+
+// This file is what lies in the bucket and the streams, as JSON. A field is added, never renamed. Times are Unix milliseconds unless said otherwise.
+
+// meshRecord is a mesh. OwnerPubkey is the only key that may invite.
+type meshRecord struct {
+	ID          string `json:"id"`
+	Slug        string `json:"slug"`
+	Name        string `json:"name"`
+	OwnerPubkey string `json:"owner_pubkey"`
+	BrokerURL   string `json:"broker_url,omitempty"`
+	CreatedAt   int64  `json:"created_at"`
+}
+
+// memberRecord is a member; there is one per (mesh, public key), revoked or not.
+type memberRecord struct {
+	ID        string `json:"id"`
+	Pubkey    string `json:"pubkey"`
+	Name      string `json:"name"`
+	Role      string `json:"role"`
+	JoinedAt  int64  `json:"joined_at"`
+	RevokedAt int64  `json:"revoked_at,omitempty"`
+}
+
+// stateRecord is what outlives a member's connections.
+type stateRecord struct {
+	Groups   []mesh.Group `json:"groups,omitempty"`
+	Summary  string       `json:"summary,omitempty"`
+	Hidden   bool         `json:"hidden,omitempty"`
+	LastSeen int64        `json:"last_seen,omitempty"` // when a connection of the member last ended; 0 = never
+	Stats    wire.Stats   `json:"stats"`
+	Receipts bool         `json:"receipts,omitempty"` // the member has announced the capability once
+}
+
+// sessionRecord remembers a session key that its owner has proven, so that mail can be addressed to it while it is offline.
+type sessionRecord struct {
+	Member string       `json:"member"` // public key
+	Groups []mesh.Group `json:"groups,omitempty"`
+	Seen   int64        `json:"seen"`
+}
+
+// inviteRecord is a registered invite, stored under the SHA-256 of its token. Expires is in Unix seconds.
+type inviteRecord struct {
+	MeshID  string `json:"mesh_id"`
+	Role    string `json:"role"`
+	Expires int64  `json:"expires"`
+	MaxUses int    `json:"max_uses"`
+	Used    int    `json:"used"`
+	Revoked bool   `json:"revoked,omitempty"`
+}
+
+// accepted is one accepted message, stored once however many receive it. To lists the mailbox keys it was addressed to when it was accepted.
+type accepted struct {
+	ID           string   `json:"id"`
+	CMID         string   `json:"cmid,omitempty"`
+	Mesh         string   `json:"mesh"`
+	MemberID     string   `json:"member_id"`
+	MemberPubkey string   `json:"member_pubkey"`
+	SessionKey   string   `json:"session_key,omitempty"`
+	Name         string   `json:"name"`
+	Target       string   `json:"target"`
+	Multicast    bool     `json:"multicast,omitempty"`
+	To           []string `json:"to"`
+	Priority     string   `json:"priority"`
+	Nonce        string   `json:"nonce"`
+	Ciphertext   string   `json:"ciphertext"`
+	ReplyTo      string   `json:"reply_to,omitempty"`
+	Fingerprint  string   `json:"fingerprint,omitempty"` // as the sender gave it
+	Digest       string   `json:"digest"`                // what a repetition is compared by
+	At           int64    `json:"at"`
+
+	size int // bytes of the encoded form
+}
+
+// mail is one entry of a mailbox: a reference into CM_ACCEPT, or a whole receipt.
+type mail struct {
+	Accept  uint64        `json:"a,omitempty"`
+	Receipt *wire.Receipt `json:"r,omitempty"`
+}

@@ -1,0 +1,207 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"claudemesh/mesh"
+	"claudemesh/wire"
+)
+
+// pendingSend is a send whose answer waits its turn: no is set, or first (the message it repeats), or future, the store's promise.
+type pendingSend struct {
+	ack    wire.Ack // id and request id
+	rec    *accepted
+	first  *accepted
+	future jetstream.PubAckFuture
+	no     *refusal
+}
+
+const noPeer = "no connected peer for target (not online, or targetSpec is your own key without another session)"
+
+// send begins one send and returns as soon as it is on its way to the store; answerSends answers in the order of the frames.
+func (c *conn) send(data []byte) {
+	p := pendingSend{ack: wire.Ack{Type: wire.TypeAck}}
+	var f struct {
+		wire.Send
+		ReqID string `json:"_reqId"`
+	}
+	err := wire.Decode(data, &f) // fills in what it can before it fails
+	if len(f.ID) <= wire.MaxIDBytes {
+		p.ack.ID = f.ID
+	}
+	p.ack.ReqID = f.ReqID
+	if err != nil {
+		p.no = refused(wire.AckInvalid, "invalid: "+err.Error())
+	} else {
+		p.rec, p.first, p.no = c.compose(f.Send)
+	}
+	if p.no == nil && p.first == nil {
+		p.future, p.no = c.b.accept(p.rec)
+	}
+	c.sends <- p
+}
+
+// compose makes the record of a send, or says why not. A repetition gets the first answer whoever is reachable now: first is then the accepted message.
+func (c *conn) compose(f wire.Send) (rec, first *accepted, no *refusal) {
+	if n := f.Size(); n > wire.MaxSendBytes {
+		return nil, nil, refused(wire.AckPayloadTooLarge, fmt.Sprintf("payload too large: %d bytes > MAX_MESSAGE_BYTES=%d", n, wire.MaxSendBytes))
+	}
+	rec = &accepted{
+		CMID: f.ClientMessageID, Mesh: c.mesh.rec.ID, MemberID: c.member.ID, MemberPubkey: c.member.Pubkey, SessionKey: c.sessionKey, Name: c.name,
+		Target: f.TargetSpec, Priority: f.Priority, Nonce: f.Nonce, Ciphertext: f.Ciphertext, ReplyTo: f.ReplyToID, At: c.b.now().UnixMilli(),
+	}
+	if f.RequestFingerprint != "" {
+		if !hexOf(f.RequestFingerprint, 32) {
+			return nil, nil, refused(wire.AckInvalid, "invalid: request_fingerprint must be 64 hex digits")
+		}
+		rec.Fingerprint, rec.Digest = f.RequestFingerprint, "f:"+f.RequestFingerprint
+	} else {
+		sum := sha256.Sum256([]byte(f.TargetSpec + "|" + f.Priority + "|" + f.Nonce + "|" + f.Ciphertext))
+		rec.Digest = "h:" + hex.EncodeToString(sum[:])
+	}
+	if rec.CMID != "" {
+		rec.ID = messageID(c.b.idSecret, rec.Mesh, rec.MemberID, rec.CMID)
+	} else {
+		id, err := newID(c.b.cfg.Rand)
+		if err != nil {
+			c.log.Error("send refused", "err", err)
+			return nil, nil, refused(wire.AckUnavailable, "internal error")
+		}
+		rec.ID = id
+	}
+	if no = c.route(rec); no == nil || rec.CMID == "" {
+		return rec, nil, no
+	}
+	ctx, cancel := c.b.deadline()
+	defer cancel()
+	if first, err := c.b.store.recordByID(ctx, rec.Mesh, rec.ID); err == nil {
+		return rec, first, nil
+	}
+	return nil, nil, no
+}
+
+// route fills in the mailboxes the message goes to.
+func (c *conn) route(rec *accepted) *refusal {
+	ctx, cancel := c.b.deadline()
+	defer cancel()
+	depth := c.b.lim.MailboxDepth
+	if group, all, ok := isMulticast(rec.Target); ok {
+		c.b.mu.RLock()
+		to := c.mesh.multicast(c.member, group, all, c.b.now())
+		c.b.mu.RUnlock()
+		rec.Multicast = true
+		rec.To = slices.DeleteFunc(to, func(key string) bool { return c.b.store.full(ctx, mailSubject(rec.Mesh, key), depth) })
+		return nil
+	}
+	switch {
+	case rec.Target[0] == '#':
+		return refused(wire.AckInvalid, fmt.Sprintf("invalid: this broker has no topic %.64q", rec.Target[1:]))
+	case rec.Target[0] == '@':
+		return refused(wire.AckInvalid, "invalid: group name missing")
+	case !mesh.ValidKey(rec.Target) || slices.Contains(c.keys, rec.Target):
+		return refused(wire.AckNoPeer, noPeer)
+	}
+	c.b.mu.RLock()
+	known := c.mesh.addressable(rec.Target)
+	c.b.mu.RUnlock()
+	if !known {
+		return refused(wire.AckNoPeer, noPeer)
+	}
+	if c.b.store.full(ctx, mailSubject(rec.Mesh, rec.Target), depth) {
+		return refused(wire.AckUnavailable, "unavailable: the recipient's mailbox is full")
+	}
+	rec.To = []string{rec.Target}
+	return nil
+}
+
+// accept starts the write that is the acceptance: it succeeds only if no message has that id.
+func (b *Broker) accept(rec *accepted) (jetstream.PubAckFuture, *refusal) {
+	if b.fan.broken.Load() {
+		return nil, refused(wire.AckUnavailable, "unavailable: the store does not take mail now")
+	}
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return nil, refused(wire.AckInvalid, "invalid: "+err.Error())
+	}
+	rec.size = len(data)
+	msg := &nats.Msg{Subject: acceptSubject(rec.Mesh, rec.ID), Data: data}
+	future, err := b.store.js.PublishMsgAsync(msg, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithStallWait(storeDeadline))
+	if err != nil {
+		b.log.Warn("send refused", "err", err)
+		return nil, refused(wire.AckUnavailable, "unavailable: the store does not answer")
+	}
+	return future, nil
+}
+
+// answerSends waits for the store's promises and answers, in order. It finishes what was begun also when the client is gone.
+func (c *conn) answerSends() {
+	for p := range c.sends {
+		if p.no == nil {
+			p.no = c.outcome(&p)
+		}
+		if p.no != nil {
+			p.ack.MessageID, p.ack.Error, p.ack.Code = "", p.no.message, p.no.code
+		}
+		data, err := wire.Encode(p.ack)
+		if err != nil {
+			c.log.Error("send not answered", "err", err)
+			continue
+		}
+		select { // the answer first, so that a receipt cannot overtake it; but a client that does not read holds up nobody's mail
+		case c.out <- frame{data: data}:
+			c.b.fan.poke()
+		default:
+			c.b.fan.poke()
+			c.push(frame{data: data})
+		}
+	}
+}
+
+// outcome waits for one promise and completes the answer.
+func (c *conn) outcome(p *pendingSend) *refusal {
+	if p.first != nil {
+		return p.repeats(p.first)
+	}
+	stored, err := await(context.Background(), p.future)
+	if err == nil {
+		c.b.store.bodies.put(stored.Sequence, p.rec)
+		p.ack.Queued, p.ack.MessageID = true, p.rec.ID
+		return nil
+	}
+	if !idTaken(err) {
+		c.log.Warn("send not stored", "err", err)
+		return refused(wire.AckUnavailable, "unavailable: the store did not take the message")
+	}
+	ctx, cancel := c.b.deadline()
+	defer cancel()
+	first, err := c.b.store.recordByID(ctx, p.rec.Mesh, p.rec.ID)
+	if err != nil {
+		c.log.Warn("repeated send not answered", "err", err)
+		return refused(wire.AckUnavailable, "unavailable: the store does not answer")
+	}
+	return p.repeats(first)
+}
+
+// repeats answers a send whose id is in use: with the first answer if it is the same request.
+func (p *pendingSend) repeats(first *accepted) *refusal {
+	if first.Digest != p.rec.Digest {
+		return refused(wire.AckIDReused, wire.AckIDReused+": client_message_id was used for a different request")
+	}
+	p.ack.Queued, p.ack.Duplicate, p.ack.MessageID = true, true, first.ID
+	return nil
+}
+
+// idTaken reports whether the conditional write failed because the subject is in use.
+func idTaken(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164)
+}

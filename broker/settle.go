@@ -1,0 +1,112 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"claudemesh/wire"
+)
+
+// settler does what acknowledgements cause, in the background and in batches: first the receipt for the sender is stored, then the mail is deleted, so
+// that a crash between the two repeats a push instead of losing a receipt.
+type settler struct {
+	store *store
+	log   *slog.Logger
+	jobs  chan settlement
+}
+
+// settlement is one acknowledgement. Either half may be absent.
+type settlement struct {
+	subject string // mailbox of the mail to delete
+	seq     uint64 // 0 = none
+	receipt *receiptFor
+}
+
+type receiptFor struct {
+	subject string
+	receipt wire.Receipt
+}
+
+const settleBatch = 128
+
+func newSettler(s *store, log *slog.Logger) *settler {
+	return &settler{store: s, log: log, jobs: make(chan settlement, 4096)}
+}
+
+// add queues one settlement. It blocks when thousands are waiting; run always makes progress.
+func (s *settler) add(j settlement) { s.jobs <- j }
+
+// close lets run end once everything queued is done. No add may follow.
+func (s *settler) close() { close(s.jobs) }
+
+func (s *settler) run() {
+	for first := range s.jobs {
+		batch := []settlement{first}
+	more:
+		for len(batch) < settleBatch {
+			select {
+			case j, ok := <-s.jobs:
+				if !ok {
+					break more
+				}
+				batch = append(batch, j)
+			default:
+				break more
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), storeDeadline)
+		s.do(ctx, batch)
+		cancel()
+	}
+}
+
+func (s *settler) do(ctx context.Context, batch []settlement) {
+	futures := make([]jetstream.PubAckFuture, len(batch))
+	failed := make([]error, len(batch))
+	for i, j := range batch {
+		if j.receipt != nil {
+			futures[i], failed[i] = s.publish(j.receipt)
+		}
+	}
+	for i, f := range futures {
+		if f == nil {
+			continue
+		}
+		ack, err := await(ctx, f)
+		if failed[i] = err; err == nil && !ack.Duplicate {
+			s.store.depth.add(batch[i].receipt.subject, 1)
+		}
+	}
+	for i, j := range batch {
+		if failed[i] != nil {
+			s.log.Warn("receipt not stored, its mail stays", "err", failed[i])
+			continue
+		}
+		if j.seq == 0 {
+			continue
+		}
+		switch err := s.store.mail.DeleteMsg(ctx, j.seq); {
+		case err == nil:
+			s.store.depth.add(j.subject, -1)
+		case !gone(err):
+			s.log.Warn("acknowledged mail not deleted", "seq", j.seq, "err", err)
+		}
+	}
+}
+
+func (s *settler) publish(r *receiptFor) (jetstream.PubAckFuture, error) {
+	data, err := json.Marshal(mail{Receipt: &r.receipt})
+	if err != nil {
+		return nil, err
+	}
+	id := r.receipt.MessageID + r.receipt.RecipientPubkey + r.receipt.State
+	return s.store.js.PublishMsgAsync(&nats.Msg{Subject: r.subject, Data: data}, jetstream.WithMsgID(id), jetstream.WithStallWait(storeDeadline))
+}
+
+// gone reports whether a delete failed because there was nothing left to delete; the client library tells no more than that it was refused.
+func gone(err error) bool { return errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) }

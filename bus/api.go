@@ -1,0 +1,385 @@
+package bus
+
+import (
+	"encoding/json"
+
+	"claudemesh/mesh"
+)
+
+// This file is the local API's payloads: what travels as JSON in the requests, replies and events of the bus. Times are Unix milliseconds unless a name
+// says otherwise. A field is added, never renamed; a client ignores what it does not know.
+
+// States of an outgoing message, as far as this daemon knows: never more than is known.
+const (
+	StateAccepted  = "accepted"  // fsynced in this daemon's outbox
+	StateSent      = "sent"      // the broker has it
+	StateDelivered = "delivered" // a daemon of the recipient stored it
+	StateSurfaced  = "surfaced"  // it was handed to the recipient's session
+	StateAnswered  = "answered"  // a reply refers to it
+	StateFailed    = "failed"    // it will not be sent; Reason says why
+)
+
+// States of a received message.
+const (
+	StateUndecryptable = "undecryptable" // it could not be opened: there is no text, and never will be
+)
+
+// Ways in which a message is handed to a session: the evidence of "surfaced".
+const (
+	ViaChannel = "channel" // written to the MCP client as notifications/claude/channel
+	ViaInbox   = "inbox"   // read by the session with the inbox verb
+	ViaFollow  = "follow"  // printed by inbox --follow
+)
+
+// Operations, the last token of daemon.<actor>.<op>.
+const (
+	OpVersion       = "version"
+	OpStatus        = "status"
+	OpShutdown      = "shutdown"
+	OpMeshList      = "mesh-list"
+	OpMeshCreate    = "mesh-create"
+	OpMeshJoin      = "mesh-join"
+	OpMeshShare     = "mesh-share"
+	OpSessionStart  = "session-register"
+	OpSessionEnd    = "session-end"
+	OpSessionList   = "session-list"
+	OpSessionMe     = "session-me"
+	OpInboxList     = "inbox-list"
+	OpInboxSeen     = "inbox-seen"
+	OpInboxPending  = "inbox-pending"
+	OpInboxSurfaced = "inbox-surfaced"
+	OpOutboxList    = "outbox-list"
+	OpOutboxGet     = "outbox-get"
+	OpOutboxRequeue = "outbox-requeue"
+	OpTap           = "tap"
+)
+
+// Calls, the last token of mesh.<slug>.<actor>.call.<op>: broker operations carried by the bridge. The reply is the broker's answer frame.
+const (
+	CallListPeers  = "list_peers"
+	CallSetStatus  = "set_status"
+	CallSetSummary = "set_summary"
+	CallJoinGroup  = "join_group"
+	CallLeaveGroup = "leave_group"
+)
+
+// SendRequest asks the daemon to accept a message: mesh.<slug>.<actor>.send.<kind>.
+type SendRequest struct {
+	To              string          `json:"to"`
+	Body            string          `json:"body"`
+	Priority        string          `json:"priority,omitempty"` // now, next (default), low
+	ReplyTo         string          `json:"reply_to,omitempty"`
+	Meta            json.RawMessage `json:"meta,omitempty"`
+	ClientMessageID string          `json:"client_message_id,omitempty"` // minted by the daemon when empty
+}
+
+// SendReply says what is known when the daemon answers. Code is 202 (accepted now, or still on its way) or 200 (this very request was sent before).
+type SendReply struct {
+	ClientMessageID string `json:"client_message_id"`
+	Code            int    `json:"code"`
+	Status          string `json:"status"` // queued, inflight, done
+	State           string `json:"state"`
+	Duplicate       bool   `json:"duplicate"`
+	BrokerMessageID string `json:"broker_message_id,omitempty"`
+	Mesh            string `json:"mesh"`
+	Target          string `json:"target"`
+	// Recipient is the name and key the target was resolved to; empty for a multicast, and while the peer is not known yet.
+	RecipientName string `json:"recipient_name,omitempty"`
+	RecipientKey  string `json:"recipient_key,omitempty"`
+	// Online: yes, no, or unknown (the mesh is down, or the target is not one peer).
+	Online string `json:"online"`
+	// Note tells what the user should know, for instance that the mesh is down and the message waits.
+	Note string `json:"note,omitempty"`
+}
+
+// Receipt is published on mesh.<slug>.receipt.<actor>.<message id> when a message of ours changes state.
+type Receipt struct {
+	Mesh            string `json:"mesh"`
+	ClientMessageID string `json:"client_message_id"`
+	BrokerMessageID string `json:"broker_message_id,omitempty"`
+	State           string `json:"state"`
+	Via             string `json:"via,omitempty"`
+	By              string `json:"by,omitempty"`
+	Recipient       string `json:"recipient,omitempty"` // 64 hex
+	Reason          string `json:"reason,omitempty"`
+	At              int64  `json:"at"`
+}
+
+// InboxItem is one received message. It is published on mesh.<slug>.msg.… and listed by inbox-list and inbox-pending.
+type InboxItem struct {
+	ID              string `json:"id"`
+	ClientMessageID string `json:"client_message_id"`
+	BrokerMessageID string `json:"broker_message_id"`
+	Mesh            string `json:"mesh"`
+	FromName        string `json:"from_name"`
+	FromKey         string `json:"from_key"`
+	FromMemberKey   string `json:"from_member_key,omitempty"`
+	To              string `json:"to"` // what the sender addressed: a session's name, "member", "@group", "*"
+	ToKey           string `json:"to_key,omitempty"`
+	Topic           string `json:"topic"`
+	Subtype         string `json:"subtype,omitempty"`
+	Priority        string `json:"priority"`
+	ReplyTo         string `json:"reply_to"`
+	Body            string `json:"body"`        // empty when State is undecryptable
+	ReceivedAt      string `json:"received_at"` // ISO-8601 UTC, milliseconds
+	Seen            bool   `json:"seen"`
+	State           string `json:"state"` // delivered, surfaced, undecryptable
+	Reason          string `json:"reason,omitempty"`
+}
+
+// InboxQuery selects messages. A session sees its own; user sees all.
+type InboxQuery struct {
+	Mesh     string `json:"mesh,omitempty"`
+	Unread   bool   `json:"unread,omitempty"`
+	Limit    int    `json:"limit,omitempty"` // default 100, at most 1000; the newest are kept
+	MarkSeen bool   `json:"mark_seen,omitempty"`
+	Via      string `json:"via,omitempty"` // with MarkSeen by a session: how they were handed over
+}
+
+// InboxList answers inbox-list and inbox-pending, oldest first.
+type InboxList struct {
+	Items  []InboxItem `json:"items"`
+	Unread int         `json:"unread"` // before this call marked any
+}
+
+// MessageIDs names messages by local id: inbox-seen, inbox-surfaced (with Via).
+type MessageIDs struct {
+	IDs []string `json:"ids"`
+	Via string   `json:"via,omitempty"`
+}
+
+// Count answers calls that change a number of things.
+type Count struct {
+	N int `json:"n"`
+}
+
+// OutboxQuery selects accepted messages. Status is pending, inflight, done, dead, aborted or empty.
+type OutboxQuery struct {
+	Status string `json:"status,omitempty"`
+	Mesh   string `json:"mesh,omitempty"`
+	Limit  int    `json:"limit,omitempty"` // default 50, at most 500
+}
+
+// OutboxItem is one accepted message without its text.
+type OutboxItem struct {
+	ID              string    `json:"id"`
+	ClientMessageID string    `json:"client_message_id"`
+	Mesh            string    `json:"mesh"`
+	Target          string    `json:"target"`
+	TargetSpec      string    `json:"target_spec,omitempty"`
+	Priority        string    `json:"priority"`
+	Status          string    `json:"status"`
+	State           string    `json:"state"`
+	Attempts        int       `json:"attempts"`
+	EnqueuedAt      string    `json:"enqueued_at"`
+	NextAttemptAt   string    `json:"next_attempt_at"`
+	DeliveredAt     string    `json:"delivered_at"` // when the broker took it; the reference's name
+	BrokerMessageID string    `json:"broker_message_id"`
+	LastError       string    `json:"last_error"`
+	AbortedAt       string    `json:"aborted_at"`
+	AbortedBy       string    `json:"aborted_by"`
+	SupersededBy    string    `json:"superseded_by"`
+	PayloadBytes    int       `json:"payload_bytes"`
+	Receipts        []Receipt `json:"receipts,omitempty"`
+}
+
+// OutboxList answers outbox-list, newest first.
+type OutboxList struct {
+	Items []OutboxItem `json:"items"`
+}
+
+// OutboxGet asks for one message by client message id, broker message id or row id.
+type OutboxGet struct {
+	ID   string `json:"id"`
+	Mesh string `json:"mesh,omitempty"`
+}
+
+// Requeue asks for a new attempt of a message under a new client message id.
+type Requeue struct {
+	ID                 string `json:"id"`
+	NewClientMessageID string `json:"new_client_message_id,omitempty"`
+}
+
+// Requeued answers it.
+type Requeued struct {
+	AbortedRowID       string `json:"aborted_row_id"`
+	NewRowID           string `json:"new_row_id"`
+	NewClientMessageID string `json:"new_client_message_id"`
+}
+
+// Version answers the version operation.
+type Version struct {
+	Version string `json:"version"`
+	API     int    `json:"api"`
+	PID     int    `json:"pid"`
+}
+
+// Status answers the status operation.
+type Status struct {
+	Running   bool         `json:"running"`
+	PID       int          `json:"pid"`
+	Version   string       `json:"version"`
+	StartedAt int64        `json:"started_at"`
+	Socket    string       `json:"socket"`
+	TCPURL    string       `json:"tcp_url,omitempty"`
+	Dir       string       `json:"dir"`
+	Log       string       `json:"log,omitempty"`
+	Meshes    []MeshStatus `json:"meshes"`
+	Sessions  int          `json:"sessions"`
+	Notices   []string     `json:"notices,omitempty"` // what the user should know, e.g. a quarantined inbox file
+	Broker    *BrokerInfo  `json:"broker,omitempty"`  // the embedded broker, when it hosts a mesh
+}
+
+// BrokerInfo describes the broker inside the daemon.
+type BrokerInfo struct {
+	URL   string `json:"url"`
+	Error string `json:"error,omitempty"`
+}
+
+// MeshStatus is one joined mesh.
+type MeshStatus struct {
+	Mesh        string         `json:"mesh"`
+	Name        string         `json:"name"`
+	MeshID      string         `json:"mesh_id"`
+	MemberID    string         `json:"member_id"`
+	Pubkey      string         `json:"pubkey"`
+	DisplayName string         `json:"display_name"`
+	BrokerURL   string         `json:"broker_url"`
+	Link        string         `json:"link"` // connecting, open, waiting, closed
+	Error       string         `json:"error,omitempty"`
+	Since       int64          `json:"since"`
+	Sessions    int            `json:"sessions"`
+	Outbox      map[string]int `json:"outbox"` // rows per status
+	Unread      int            `json:"unread"`
+}
+
+// MeshList answers mesh-list.
+type MeshList struct {
+	Meshes []MeshStatus `json:"meshes"`
+}
+
+// MeshCreate makes a mesh: on this daemon's own broker, or on BrokerURL with its admin token.
+type MeshCreate struct {
+	Name           string `json:"name"`
+	DisplayName    string `json:"display_name,omitempty"`
+	BrokerURL      string `json:"broker_url,omitempty"`
+	AdminTokenFile string `json:"admin_token_file,omitempty"` // a path: the token itself travels in no request
+}
+
+// MeshJoin joins a mesh by invite (link or token).
+type MeshJoin struct {
+	Invite      string `json:"invite"`
+	DisplayName string `json:"display_name,omitempty"`
+}
+
+// MeshJoined answers mesh-create and mesh-join.
+type MeshJoined struct {
+	Mesh          string `json:"mesh"`
+	Name          string `json:"name"`
+	MeshID        string `json:"mesh_id"`
+	MemberID      string `json:"member_id"`
+	Pubkey        string `json:"pubkey"`
+	BrokerURL     string `json:"broker_url"`
+	DisplayName   string `json:"display_name"`
+	AlreadyMember bool   `json:"already_member,omitempty"`
+}
+
+// MeshShare makes an invite for a mesh that this member owns.
+type MeshShare struct {
+	Mesh      string `json:"mesh"`
+	MaxUses   int    `json:"max_uses,omitempty"`   // default 1
+	ExpiresIn int64  `json:"expires_in,omitempty"` // seconds, default 7 days, at most 90 days
+	BrokerURL string `json:"broker_url,omitempty"` // what the invite names; default the mesh's own
+	Role      string `json:"role,omitempty"`       // member (default) or admin
+}
+
+// MeshInvite answers it. The invite is a bearer secret; it is the one secret that a reply exists to carry.
+type MeshInvite struct {
+	Mesh      string `json:"mesh"`
+	Invite    string `json:"invite"`     // ic://join/<token>
+	ExpiresAt int64  `json:"expires_at"` // Unix seconds
+	MaxUses   int    `json:"max_uses"`
+	Note      string `json:"note,omitempty"` // e.g. that the broker listens on loopback only
+}
+
+// SessionStart registers a running program as a session.
+type SessionStart struct {
+	ID        string       `json:"id,omitempty"` // minted when empty; one subject token
+	Mesh      string       `json:"mesh"`
+	Name      string       `json:"name"`
+	PID       int          `json:"pid"`
+	StartTime string       `json:"start_time,omitempty"` // as the operating system tells it; looked up when empty
+	Cwd       string       `json:"cwd,omitempty"`
+	Role      string       `json:"role,omitempty"`
+	Groups    []mesh.Group `json:"groups,omitempty"`
+	Caps      []string     `json:"caps,omitempty"` // absent: all that the member may
+	OnlyMesh  bool         `json:"only_mesh,omitempty"`
+}
+
+// SessionInfo describes a session: never its secret key, never its token.
+type SessionInfo struct {
+	ID        string       `json:"id"`
+	Mesh      string       `json:"mesh"`
+	Name      string       `json:"name"`
+	Pubkey    string       `json:"pubkey"`
+	PID       int          `json:"pid"`
+	Cwd       string       `json:"cwd"`
+	Role      string       `json:"role,omitempty"`
+	Groups    []mesh.Group `json:"groups"`
+	OnlyMesh  bool         `json:"only_mesh,omitempty"`
+	Link      string       `json:"link"`
+	StartedAt int64        `json:"started_at"`
+	Unread    int          `json:"unread"`
+	// TokenFile is where the daemon wrote the session's token (0600): only in the reply to session-register.
+	TokenFile string `json:"token_file,omitempty"`
+}
+
+// SessionList answers session-list.
+type SessionList struct {
+	Sessions []SessionInfo `json:"sessions"`
+}
+
+// SessionID names a session.
+type SessionID struct {
+	ID string `json:"id"`
+}
+
+// TapRequest asks for the read-only credential, or ends it.
+type TapRequest struct {
+	Revoke bool `json:"revoke,omitempty"`
+}
+
+// Tap answers the tap operation: where the read-only credential is and how to connect with it.
+type Tap struct {
+	URL         string `json:"url"`
+	TokenFile   string `json:"token_file"`
+	InboxPrefix string `json:"inbox_prefix"`
+}
+
+// PeersReply is the reply to the list_peers call, after the daemon has marked the caller's own rows.
+type PeersReply struct {
+	Mesh  string `json:"mesh"`
+	Peers []Peer `json:"peers"`
+}
+
+// Peer is one row of peer list: the broker's fields plus what only this machine knows.
+type Peer struct {
+	Pubkey        string       `json:"pubkey"`
+	MemberPubkey  string       `json:"memberPubkey"`
+	DisplayName   string       `json:"displayName"`
+	Status        string       `json:"status"`
+	Summary       *string      `json:"summary"`
+	Groups        []mesh.Group `json:"groups"`
+	SessionID     string       `json:"sessionId"`
+	ConnectedAt   string       `json:"connectedAt"`
+	Cwd           string       `json:"cwd,omitempty"`
+	Hostname      string       `json:"hostname,omitempty"`
+	PeerType      string       `json:"peerType,omitempty"`
+	Channel       string       `json:"channel,omitempty"`
+	Model         string       `json:"model,omitempty"`
+	Visible       bool         `json:"visible"`
+	PeerRole      string       `json:"peerRole,omitempty"`
+	Mesh          string       `json:"mesh"`
+	IsSelf        bool         `json:"isSelf"`        // of the caller's own member
+	IsThisSession bool         `json:"isThisSession"` // the calling session itself
+}

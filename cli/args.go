@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"strings"
+
+	urfave "github.com/urfave/cli/v3"
+)
+
+// words are the arguments of one run, understood.
+type words struct {
+	// args are in the one order that cannot be misread: command words, flags with their values attached, "--", positionals. --json is taken out.
+	args   []string
+	json   bool
+	fields string // of --json=FIELDS
+}
+
+// canonical reads the arguments. Flags may stand anywhere, a text that begins with a dash and is no flag ("-5", "- item") does not swallow the flags
+// behind it, and an unknown flag is an error before anything runs. What it returns beside an error is valid as far as --json goes: the error is to be printed
+// as JSON, too.
+//
+// A flag is a word of the form --name, --name=value, -x or -x=value, where name begins with a letter. A flag that takes a value takes the next word unless
+// that is "--" or a flag of the command; a boolean never does. "--" ends the flags.
+func canonical(root *urfave.Command, args []string) (w words, err error) {
+	path := []*urfave.Command{root}
+	var positionals []string
+	for i := 0; i < len(args); i++ {
+		word := args[i]
+		if word == "--" {
+			positionals = append(positionals, args[i+1:]...)
+			break
+		}
+		name, value, attached := flagWord(word)
+		if name == "" {
+			if sub := path[len(path)-1].Command(word); sub != nil && len(positionals) == 0 {
+				path = append(path, sub)
+				w.args = append(w.args, word)
+			} else {
+				positionals = append(positionals, word)
+			}
+			continue
+		}
+		flag := findFlag(path, name)
+		switch {
+		case flag != nil && name == "json":
+			w.json, w.fields = value != "false", ""
+			if value != "true" && value != "false" {
+				w.fields = value
+			}
+		case flag == nil && err == nil:
+			// Go on reading: a --json may still follow.
+			err = unknownFlag(path, word, name)
+		case flag == nil:
+		case !takesValue(flag):
+			if !attached {
+				value = "true"
+			}
+			w.args = append(w.args, "--"+name+"="+value)
+		case attached:
+			w.args = append(w.args, "--"+name+"="+value)
+		case i+1 == len(args) || args[i+1] == "--" || isFlagOf(path, args[i+1]):
+			if err == nil {
+				err = usagef("flag --%s needs a value", name)
+			}
+		default:
+			i++
+			w.args = append(w.args, "--"+name+"="+args[i])
+		}
+	}
+	if len(positionals) > 0 {
+		w.args = append(append(w.args, "--"), positionals...)
+	}
+	return w, err
+}
+
+// flagWord takes a word apart; name is empty when it is no flag.
+func flagWord(word string) (name, value string, attached bool) {
+	dashes := len(word) - len(strings.TrimLeft(word, "-"))
+	if dashes < 1 || dashes > 2 {
+		return "", "", false
+	}
+	name, value, attached = strings.Cut(word[dashes:], "=")
+	if name == "" || !letter(name[0]) || dashes == 1 && len(name) > 1 && !plainWord(name) {
+		return "", "", false
+	}
+	return name, value, attached
+}
+
+func letter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
+
+// plainWord keeps a text such as "-x marks the spot" from being taken for a flag.
+func plainWord(s string) bool { return !strings.ContainsAny(s, " \t\n\r") }
+
+func findFlag(path []*urfave.Command, name string) urfave.Flag {
+	for i := len(path) - 1; i >= 0; i-- {
+		for _, f := range path[i].Flags {
+			for _, n := range f.Names() {
+				if n == name {
+					return f
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func isFlagOf(path []*urfave.Command, word string) bool {
+	name, _, _ := flagWord(word)
+	return name != "" && findFlag(path, name) != nil
+}
+
+func takesValue(f urfave.Flag) bool {
+	_, boolean := f.(*urfave.BoolFlag)
+	return !boolean
+}
+
+func unknownFlag(path []*urfave.Command, word, name string) error {
+	e := &usageError{message: "unknown flag " + cleanLine(strings.SplitN(word, "=", 2)[0])}
+	var flags []urfave.Flag
+	for _, c := range path {
+		flags = append(flags, c.Flags...)
+	}
+	if s := urfave.SuggestFlag(flags, name, true); s != "" {
+		e.hint = "did you mean " + s + "?\n"
+	}
+	e.hint += "put -- before text that begins with a dash\nsee: " + commandPath(path) + " --help"
+	return e
+}
+
+func commandPath(path []*urfave.Command) string {
+	words := make([]string, len(path))
+	for i, c := range path {
+		words[i] = c.Name
+	}
+	return strings.Join(words, " ")
+}

@@ -1,0 +1,289 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"claudemesh/bus"
+	"claudemesh/daemon/outbox"
+	"claudemesh/mcp/feed"
+	"claudemesh/mesh"
+)
+
+// Exit codes. The table is part of the interface: scripts and models decide by it.
+const (
+	exitOK         = 0
+	exitFailed     = 1 // cancelled by the user, or failed for a reason without a code of its own
+	exitUsage      = 3 // bad arguments, or a choice is missing or ambiguous
+	exitNetwork    = 4 // the broker cannot be reached
+	exitNotFound   = 5 // no such mesh, peer, message or session
+	exitConflict   = 6 // it exists already, or its state forbids the operation
+	exitPermission = 7 // the credential does not allow it
+	exitInternal   = 8 // the daemon does not start or answer, or a time limit passed
+	exitIO         = 10
+)
+
+// failure is an error as the user sees it. Data are further fields of its JSON object.
+type failure struct {
+	Code    string // machine code, [a-z0-9_]+
+	Message string
+	Hint    string
+	Data    map[string]any
+	Exit    int
+}
+
+// MarshalJSON makes one flat object; the fixed keys win over Data.
+func (f *failure) MarshalJSON() ([]byte, error) {
+	out := map[string]any{}
+	for k, v := range f.Data {
+		out[k] = v
+	}
+	out["ok"], out["error"], out["message"] = false, f.Code, f.Message
+	if f.Hint != "" {
+		out["hint"] = f.Hint
+	}
+	return json.Marshal(out)
+}
+
+// Errors of the verbs, told apart by explain.
+var (
+	errNoMesh      = errors.New("no mesh is joined")
+	errCancelled   = errors.New("cancelled")
+	errNoAutospawn = errors.New("no daemon is running, and CLAUDEMESH_INTERNAL_NO_AUTOSPAWN forbids to start one")
+)
+
+// usageError is a mistake in the arguments.
+type usageError struct{ message, hint string }
+
+func (e *usageError) Error() string { return e.message }
+
+func usagef(format string, args ...any) error {
+	return &usageError{message: fmt.Sprintf(format, args...)}
+}
+
+// severalMeshesError: the verb needs one mesh and nobody said which.
+type severalMeshesError struct{ slugs []string }
+
+func (e *severalMeshesError) Error() string {
+	return "several meshes are joined and none is named: " + strings.Join(e.slugs, ", ")
+}
+
+// unknownMeshError: no mesh of that slug is joined.
+type unknownMeshError struct {
+	slug   string
+	joined []string
+}
+
+func (e *unknownMeshError) Error() string { return fmt.Sprintf("no mesh %q is joined here", e.slug) }
+
+// tooLargeError: a text over the limit, refused before anything was sent.
+type tooLargeError struct{ limit int }
+
+func (e *tooLargeError) Error() string {
+	return fmt.Sprintf("the message is longer than the limit of %d bytes", e.limit)
+}
+
+// startError: a daemon was needed and could not be started.
+type startError struct {
+	reason string
+	log    string // path of its log
+	tail   string // what it wrote there last
+}
+
+func (e *startError) Error() string { return "the daemon did not start: " + e.reason }
+
+// pausedError: the daemon holds its lock and does not answer.
+type pausedError struct{ pid int }
+
+func (e *pausedError) Error() string {
+	who := "the daemon"
+	if e.pid > 0 {
+		who = fmt.Sprintf("the daemon (pid %d)", e.pid)
+	}
+	return who + " holds its lock but does not answer; it may be paused or overloaded; nothing was sent"
+}
+
+// exitError ends the program with a code and no further word: everything was printed already.
+type exitError struct{ code int }
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// explain turns an error into what the user sees. It is the only place that knows exit codes.
+func explain(err error) *failure {
+	f := &failure{Code: "internal", Message: err.Error(), Exit: exitInternal}
+	var (
+		usage   *usageError
+		several *severalMeshesError
+		unknown *unknownMeshError
+		large   *tooLargeError
+		start   *startError
+		paused  *pausedError
+		wait    *waitError
+		failed  *sendFailedError
+		api     *bus.APIError
+		ambig   *mesh.ErrAmbiguous
+	)
+	switch {
+	// First those that wrap others.
+	case errors.As(err, &wait):
+		f.Code, f.Data, f.Hint = "wait_interrupted", wait.data(), "the message is kept and still on its way; look again with: claudemesh daemon outbox list"
+		if errors.Is(err, errWaitOver) {
+			f.Code = "wait_timeout"
+		} else if errors.Is(err, errCancelled) {
+			f.Exit = exitFailed
+		}
+	case errors.As(err, &failed):
+		f.Code, f.Exit, f.Data = "send_failed", exitFailed, failed.data()
+	case errors.As(err, &usage):
+		f.Code, f.Hint, f.Exit = "usage", usage.hint, exitUsage
+	case errors.As(err, &several):
+		f.Code, f.Exit, f.Data = "mesh_required", exitUsage, map[string]any{"joined": several.slugs}
+		f.Hint = "name one with --mesh SLUG"
+	case errors.As(err, &unknown):
+		f.Code, f.Exit, f.Data = "mesh_not_joined", exitNotFound, map[string]any{"joined": unknown.joined}
+		f.Hint = joinedHint(unknown.joined)
+	case errors.Is(err, errNoMesh):
+		f.Code, f.Exit, f.Hint = "no_mesh", exitNotFound, joinedHint(nil)
+	case errors.As(err, &large):
+		f.Code, f.Exit, f.Data = "payload_too_large", exitUsage, map[string]any{"limit": large.limit}
+		f.Hint = "send it in parts, or put it into a file that the peer can read"
+	case errors.As(err, &ambig):
+		f.Code, f.Exit = "peer_ambiguous", exitUsage
+	case errors.Is(err, mesh.ErrBadTarget):
+		f.Code, f.Exit, f.Hint = "bad_target", exitUsage, "a target is a display name, 16 to 64 hex digits of a key, @group or '*'"
+	case errors.As(err, &start):
+		f.Code, f.Hint = "daemon_start_failed", start.hint()
+	case errors.As(err, &paused):
+		f.Code, f.Hint = "daemon_not_answering", paused.hint()
+		f.Data = map[string]any{"pid": paused.pid}
+	case errors.As(err, &api):
+		explainAPI(f, api)
+	case errors.Is(err, bus.ErrUnauthorized), errors.Is(err, feed.ErrNoToken):
+		f.Code, f.Exit = "unauthorized", exitPermission
+		f.Hint = "inside a session: it may have ended, start a new one with: claudemesh session run\nto act as the user instead: unset " + feed.EnvSession + " " + feed.EnvTokenFile
+	case errors.Is(err, bus.ErrDenied):
+		f.Code, f.Exit, f.Hint = "denied", exitPermission, "this session may not do that; the user can, outside of a session"
+	case errors.Is(err, errNoAutospawn), errors.Is(err, bus.ErrNoDaemon):
+		f.Code, f.Hint = "no_daemon", "start it with: claudemesh daemon up"
+	case errors.Is(err, bus.ErrInterrupted):
+		f.Code, f.Hint = "interrupted", "it is not known whether the request was carried out"
+	case errors.Is(err, errCancelled), errors.Is(err, context.Canceled):
+		f.Code, f.Message, f.Exit = "cancelled", "cancelled", exitFailed
+	case errors.Is(err, context.DeadlineExceeded):
+		f.Code, f.Message, f.Hint = "timeout", "the daemon did not answer in time: "+err.Error(), "look at: claudemesh daemon status"
+	case errors.Is(err, bus.ErrLocked):
+		f.Code, f.Exit, f.Hint = "already_running", exitFailed, "look at: claudemesh daemon status"
+	case errors.Is(err, outbox.ErrCorrupt):
+		f.Code, f.Exit, f.Hint = "outbox_corrupt", exitIO, "the file is kept as it is, because it may hold messages that were accepted; move it away to start with an empty one"
+	case errors.Is(err, mesh.ErrConfigCorrupt):
+		f.Code, f.Exit, f.Hint = "config_corrupt", exitIO, "the file is kept as it is, because it may hold the only copy of a key"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOSPC):
+		f.Code, f.Exit = "io_error", exitIO
+	}
+	return f
+}
+
+// explainAPI decides by the daemon's reason where it says more than the number.
+func explainAPI(f *failure, e *bus.APIError) {
+	f.Code, f.Message = e.Reason, e.Detail
+	if f.Message == "" {
+		f.Message = strings.ReplaceAll(e.Reason, "_", " ")
+	}
+	var data map[string]any
+	if e.Data != nil && e.DecodeData(&data) == nil {
+		delete(data, "error")
+		delete(data, "detail")
+		f.Data = data
+	}
+	switch {
+	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
+		f.Exit = exitUsage
+	case e.Code == 401 || e.Code == 403:
+		f.Exit = exitPermission
+	case e.Code == 404 || e.Code == 410:
+		f.Exit = exitNotFound
+	case e.Code == 409:
+		f.Exit = exitConflict
+	case e.Code == 400 || e.Code == 413 || e.Code == 501:
+		f.Exit = exitUsage
+	case e.Code == 502 || e.Code == 503 || e.Code == 504:
+		f.Exit = exitNetwork
+	case e.Code == 507:
+		f.Exit = exitIO
+	}
+	f.Hint = apiHint(e.Reason, f.Data)
+}
+
+func apiHint(reason string, data map[string]any) string {
+	switch reason {
+	case "peer_not_found":
+		names := candidateNames(data)
+		if len(names) == 0 {
+			return "see who is there with: claudemesh peer list"
+		}
+		return "known peers: " + strings.Join(names, ", ")
+	case "peer_ambiguous":
+		return "use 16 or more hex digits of the key you mean"
+	case "mesh_not_joined":
+		var joined []string
+		if list, ok := data["joined"].([]any); ok {
+			for _, s := range list {
+				joined = append(joined, fmt.Sprint(s))
+			}
+		}
+		return joinedHint(joined)
+	case "payload_too_large":
+		return "send it in parts, or put it into a file that the peer can read"
+	case "mesh_down", "broker_timeout":
+		return "see the state of the link with: claudemesh daemon status"
+	case "internal":
+		return "the daemon's log says more; its path is in: claudemesh daemon status"
+	}
+	return ""
+}
+
+// candidateNames lists the distinct names in an error's candidates, a few of them.
+func candidateNames(data map[string]any) []string {
+	list, _ := data["candidates"].([]any)
+	var names []string
+	seen := map[string]bool{}
+	for _, c := range list {
+		m, _ := c.(map[string]any)
+		name, _ := m["name"].(string)
+		if name = cleanLine(name); name == "" || seen[name] {
+			continue
+		}
+		seen[name] = true
+		if names = append(names, name); len(names) == 12 {
+			break
+		}
+	}
+	return names
+}
+
+func joinedHint(joined []string) string {
+	if len(joined) == 0 {
+		return "make one with: claudemesh create NAME\nor join one with: claudemesh join INVITE"
+	}
+	return "joined meshes: " + strings.Join(joined, ", ")
+}
+
+func (e *startError) hint() string {
+	var lines []string
+	if e.tail != "" {
+		lines = append(lines, "its last words: "+strings.ReplaceAll(e.tail, "\n", "\n    "))
+	}
+	return strings.Join(append(lines, "its log is "+e.log, "try it by hand with: claudemesh daemon up"), "\n")
+}
+
+func (e *pausedError) hint() string {
+	if e.pid > 0 {
+		return fmt.Sprintf("if it was paused, continue it with: kill -CONT %d", e.pid)
+	}
+	return "look at: claudemesh daemon status"
+}

@@ -1,0 +1,189 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"claudemesh/bus"
+	"claudemesh/mcp/feed"
+)
+
+// Starting the daemon. A daemon runs when its lock is held, and only then; nothing here removes or replaces a file of it. Whoever starts one holds the
+// spawn lock until it answers, so any number of commands at once start one daemon.
+
+// Files in the daemon directory that belong to starting it.
+const (
+	spawnLockFile = "spawn.lock"
+	failureFile   = ".spawn-failure" // its age says when a start failed last
+	logFile       = "daemon.log"
+	tokenFile     = "local-token" // written by the daemon at its first start
+)
+
+// Limits. Polling is every pollEvery.
+const (
+	pollEvery   = 5 * time.Millisecond
+	startLimit  = 10 * time.Second // from spawn to first answer
+	answerLimit = 3 * time.Second  // of a daemon that has been ready before
+	failureLife = 30 * time.Second // after a failed start nobody tries again for so long
+	tailBytes   = 2 << 10
+	tailLines   = 3
+	noSpawnEnv  = "CLAUDEMESH_INTERNAL_NO_AUTOSPAWN"
+)
+
+// daemonDir is where the daemon lives.
+func (c *call) daemonDir() (string, error) { return daemonDir(c.getenv) }
+
+// spawnOptions say how to start a daemon.
+type spawnOptions struct {
+	args  []string // further arguments of daemon up
+	force bool     // try although a start failed just now
+}
+
+// spawn starts a daemon and returns when it answers, or when another one is found to run. started is false in the second case.
+func (c *call) spawn(ctx context.Context, dir string, o spawnOptions) (started bool, err error) {
+	if c.getenv(noSpawnEnv) == "1" && !o.force {
+		return false, errNoAutospawn
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return false, fmt.Errorf("make daemon directory: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*startLimit)
+	defer cancel()
+	lock := flock.New(filepath.Join(dir, spawnLockFile), flock.SetPermissions(0o600))
+	defer lock.Close()
+	if _, err := lock.TryLockContext(ctx, pollEvery); err != nil {
+		return false, fmt.Errorf("wait for another command that starts the daemon: %w", err)
+	}
+	if bus.Held(dir) {
+		return false, nil
+	}
+	failed := filepath.Join(dir, failureFile)
+	if st, err := os.Stat(failed); err == nil && !o.force && c.clock.Since(st.ModTime()) < failureLife {
+		return false, &startError{reason: fmt.Sprintf("a start failed less than %d s ago, so it is not tried again yet", failureLife/time.Second), log: filepath.Join(dir, logFile)}
+	}
+	if err := c.launch(ctx, dir, o.args); err != nil {
+		var e *startError
+		if errors.As(err, &e) {
+			_ = os.WriteFile(failed, nil, 0o600)
+			now := c.clock.Now()
+			_ = os.Chtimes(failed, now, now)
+		}
+		return false, err
+	}
+	if err := os.Remove(failed); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return true, fmt.Errorf("remove failure marker: %w", err)
+	}
+	return true, nil
+}
+
+// launch runs this program as a daemon of its own session and waits for its first answer.
+func (c *call) launch(ctx context.Context, dir string, args []string) error {
+	exe, err := c.executable()
+	if err != nil {
+		return fmt.Errorf("find own executable: %w", err)
+	}
+	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("open daemon log: %w", err)
+	}
+	defer log.Close()
+	from, err := log.Seek(0, 2)
+	if err != nil {
+		return fmt.Errorf("open daemon log: %w", err)
+	}
+	cmd := exec.Command(exe, append([]string{"daemon", "up", "--foreground"}, args...)...)
+	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.Env = log, log, dir, daemonEnviron(c.environ())
+	detach(cmd)
+	if err := cmd.Start(); err != nil {
+		return &startError{reason: err.Error(), log: log.Name()}
+	}
+	// This goroutine ends with the daemon, which outlives the program unless it fails.
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	poll := c.clock.NewTicker(pollEvery)
+	defer poll.Stop()
+	for {
+		select {
+		case err := <-ended:
+			if bus.Held(dir) {
+				// Somebody started one by hand meanwhile; ours saw that and left.
+				ended = nil
+				continue
+			}
+			reason := "it ended at once"
+			if err != nil {
+				reason = err.Error()
+			}
+			return &startError{reason: reason, log: log.Name(), tail: tail(log.Name(), from)}
+		case <-ctx.Done():
+			return &startError{reason: fmt.Sprintf("no answer within %s", startLimit), log: log.Name(), tail: tail(log.Name(), from)}
+		case <-poll.Chan():
+			if _, err := c.ping(ctx, dir); err == nil {
+				return nil
+			}
+		}
+	}
+}
+
+// daemonEnviron is the environment of a daemon: the caller's, without what makes the caller a session.
+func daemonEnviron(environ []string) []string {
+	var out []string
+	for _, kv := range environ {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case feed.EnvSession, feed.EnvTokenFile, feed.EnvToken, feed.EnvMesh, feed.EnvName, noSpawnEnv:
+		default:
+			out = append(out, kv)
+		}
+	}
+	return append(out, noSpawnEnv+"=1")
+}
+
+// tail is the end of what was written to a log since from.
+func tail(path string, from int64) string {
+	b, err := os.ReadFile(path)
+	if err != nil || int64(len(b)) <= from {
+		return ""
+	}
+	b = b[from:]
+	b = b[max(0, len(b)-tailBytes):]
+	lines := strings.Split(strings.TrimSpace(clean(string(b))), "\n")
+	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
+}
+
+// ping asks a daemon who it is, as the user.
+func (c *call) ping(ctx context.Context, dir string) (bus.Version, error) {
+	var v bus.Version
+	if !bus.Held(dir) {
+		return v, bus.ErrNoDaemon
+	}
+	token, err := userToken(dir)
+	if err != nil {
+		return v, err
+	}
+	client, err := bus.Connect(ctx, bus.ClientConfig{Dir: dir, Token: token, Actor: bus.User, Name: "claudemesh"})
+	if err != nil {
+		return v, err
+	}
+	defer client.Close()
+	err = client.Do(ctx, bus.DaemonSubject(bus.User, bus.OpVersion), nil, &v)
+	return v, err
+}
+
+func userToken(dir string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, tokenFile))
+	if err != nil {
+		return "", fmt.Errorf("read the user's token: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

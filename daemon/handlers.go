@@ -1,0 +1,227 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"syscall"
+	"time"
+
+	"encoding/binary"
+	"io"
+
+	"github.com/google/renameio/v2/maybe"
+
+	"claudemesh/bus"
+	"claudemesh/daemon/groupcommit"
+	"claudemesh/daemon/inbox"
+	"claudemesh/daemon/outbox"
+	"claudemesh/mesh"
+	"claudemesh/wire"
+)
+
+// Sizes of request bodies. A send carries at most mesh.MaxBody of text, which JSON may blow up sixfold, and 64 KiB of metadata.
+const (
+	maxSendRequest  = 512 << 10
+	maxCallRequest  = 256 << 10
+	maxSmallRequest = 64 << 10
+)
+
+// serve registers every request the daemon answers. userOnly operations are refused to sessions; the others look at the actor themselves.
+func (d *Daemon) serve() error {
+	userOnly := func(h bus.Handler) bus.Handler {
+		return func(ctx context.Context, c *bus.Call) (any, error) {
+			if c.Actor != bus.User {
+				return nil, &bus.APIError{Code: 403, Reason: "forbidden", Detail: "only the user may do this, not a session"}
+			}
+			return h(ctx, c)
+		}
+	}
+	if err := d.service.Handle("send", bus.AnySend, maxSendRequest, d.accept); err != nil {
+		return fmt.Errorf("register send: %w", err)
+	}
+	if err := d.service.Handle("call", bus.AnyCall, maxCallRequest, d.call); err != nil {
+		return fmt.Errorf("register call: %w", err)
+	}
+	ops := []struct {
+		op string
+		h  bus.Handler
+	}{
+		{bus.OpVersion, d.version},
+		{bus.OpStatus, d.status},
+		{bus.OpShutdown, userOnly(d.shutdown)},
+		{bus.OpMeshList, d.listMeshes},
+		{bus.OpMeshCreate, userOnly(d.createMesh)},
+		{bus.OpMeshJoin, userOnly(d.joinMesh)},
+		{bus.OpMeshShare, userOnly(d.shareMesh)},
+		{bus.OpSessionStart, userOnly(d.startSession)},
+		{bus.OpSessionEnd, userOnly(d.stopSession)},
+		{bus.OpSessionList, d.listSessions},
+		{bus.OpSessionMe, d.sessionMe},
+		{bus.OpInboxList, d.listInbox},
+		{bus.OpInboxSeen, d.markSeen},
+		{bus.OpInboxPending, d.pendingInbox},
+		{bus.OpInboxSurfaced, d.markSurfaced},
+		{bus.OpOutboxList, d.listOutbox},
+		{bus.OpOutboxGet, d.getOutbox},
+		{bus.OpOutboxRequeue, userOnly(d.requeue)},
+		{bus.OpTap, userOnly(d.tap)},
+	}
+	for _, o := range ops {
+		if err := d.service.Handle(o.op, bus.AnyDaemonOp(o.op), maxSmallRequest, o.h); err != nil {
+			return fmt.Errorf("register %s: %w", o.op, err)
+		}
+	}
+	return nil
+}
+
+// apiVersion counts incompatible changes of bus/api.go.
+const apiVersion = 1
+
+func (d *Daemon) version(context.Context, *bus.Call) (any, error) {
+	return bus.Version{Version: d.opt.Version, API: apiVersion, PID: os.Getpid()}, nil
+}
+
+func (d *Daemon) status(ctx context.Context, c *bus.Call) (any, error) {
+	s := bus.Status{
+		Running: true, PID: os.Getpid(), Version: d.opt.Version, StartedAt: d.started.UnixMilli(), Socket: d.server.Socket(), TCPURL: d.server.TCPURL(),
+		Dir: d.opt.Dir, Log: d.opt.LogPath, Meshes: []bus.MeshStatus{},
+	}
+	d.each(func(m *meshRun) { s.Meshes = append(s.Meshes, m.status(ctx)) })
+	live, err := d.session.Live(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	s.Sessions = len(live)
+	d.mu.RLock()
+	s.Notices = append(s.Notices, d.notices...)
+	d.mu.RUnlock()
+	s.Broker = d.broker.info()
+	return s, nil
+}
+
+// shutdown answers first and stops then, so that the caller learns that it was heard.
+func (d *Daemon) shutdown(context.Context, *bus.Call) (any, error) {
+	d.opt.Log.Info("shutdown_requested")
+	time.AfterFunc(0, d.cancel)
+	return bus.Count{N: 1}, nil
+}
+
+func (d *Daemon) listMeshes(ctx context.Context, c *bus.Call) (any, error) {
+	out := bus.MeshList{Meshes: []bus.MeshStatus{}}
+	d.each(func(m *meshRun) { out.Meshes = append(out.Meshes, m.status(ctx)) })
+	return out, nil
+}
+
+func (d *Daemon) tap(ctx context.Context, c *bus.Call) (any, error) {
+	var req bus.TapRequest
+	if err := c.Decode(&req); err != nil {
+		return nil, err
+	}
+	if req.Revoke {
+		return bus.Tap{}, d.closeTap()
+	}
+	return d.openTap()
+}
+
+// Operations of the wire that have a path of their own and are not to be had as calls.
+var notCallable = map[string]bool{
+	wire.TypeHello: true, wire.TypeSessionHello: true, wire.TypeSend: true, wire.TypeClientAck: true, wire.TypeInviteCreate: true,
+}
+
+var opName = regexp.MustCompile(`^[a-z][a-z_]{0,63}$`)
+
+// call carries a broker operation. What changes the caller's own presence goes over the session's link, everything else over the member's.
+func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
+	m, err := d.mesh(c.Slug)
+	if err != nil {
+		return nil, err
+	}
+	if !opName.MatchString(c.Op) || notCallable[c.Op] {
+		return nil, &bus.APIError{Code: 400, Reason: "bad_operation", Detail: fmt.Sprintf("%q is no operation of the broker", c.Op)}
+	}
+	link, key := m.links.Member(), m.joined.Pubkey
+	if c.Actor != bus.User {
+		if s, err := d.session.Get(ctx, c.Actor); err == nil && s.Mesh == c.Slug {
+			key = s.PublicKey
+			if l, ok := m.links.Session(s.ID); ok && ownPresence[c.Op] {
+				link = l
+			}
+		}
+	}
+	if c.Op == wire.TypeListPeers {
+		return m.peers(ctx, key)
+	}
+	reply, err := m.call(ctx, link, c.Op, c.Data)
+	if err != nil {
+		return nil, err
+	}
+	return json.RawMessage(reply), nil
+}
+
+var ownPresence = map[string]bool{
+	wire.TypeSetStatus: true, wire.TypeSetSummary: true, wire.TypeSetVisible: true, wire.TypeJoinGroup: true, wire.TypeLeaveGroup: true,
+}
+
+// peers lists the mesh and marks which rows are the caller's.
+func (m *meshRun) peers(ctx context.Context, self string) (any, error) {
+	list, err := m.listPeers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.roster.learn(ctx, list); err != nil {
+		return nil, fmt.Errorf("keep peer directory: %w", err)
+	}
+	out := bus.PeersReply{Mesh: m.joined.Slug, Peers: make([]bus.Peer, 0, len(list))}
+	for _, p := range list {
+		role := p.PeerRole
+		if role == "" {
+			role = wire.RoleSession
+			if p.Pubkey == p.MemberPubkey || p.Channel == "claudemesh-daemon" {
+				role = wire.RoleControlPlane
+			}
+		}
+		groups := p.Groups
+		if groups == nil {
+			groups = []mesh.Group{}
+		}
+		out.Peers = append(out.Peers, bus.Peer{
+			Pubkey: p.Pubkey, MemberPubkey: p.MemberPubkey, DisplayName: printable(p.DisplayName), Status: p.Status, Summary: p.Summary, Groups: groups,
+			SessionID: p.SessionID, ConnectedAt: p.ConnectedAt, Cwd: p.Cwd, Hostname: p.Hostname, PeerType: p.PeerType, Channel: p.Channel, Model: p.Model,
+			Visible: p.Visible, PeerRole: role, Mesh: m.joined.Slug, IsSelf: p.MemberPubkey == m.joined.Pubkey, IsThisSession: p.Pubkey == self && role == wire.RoleSession,
+		})
+	}
+	return out, nil
+}
+
+// storeError says what a full disk means for the caller.
+func storeError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, groupcommit.ErrFull) {
+		return &bus.APIError{Code: 507, Reason: "disk_full", Detail: "the disk is full: nothing was stored; free some space and try again"}
+	}
+	return err
+}
+
+func isNotFound(err error) bool {
+	return errors.Is(err, inbox.ErrNotFound) || errors.Is(err, outbox.ErrNotFound) || errors.Is(err, fs.ErrNotExist)
+}
+
+// writePrivate replaces a file of mode 0600 atomically.
+func writePrivate(path, text string) error {
+	if err := maybe.WriteFile(path, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// newRand seeds the generator of backoff jitter.
+func newRand(r io.Reader) *rand.Rand {
+	var seed [16]byte
+	_, _ = io.ReadFull(r, seed[:])
+	return rand.New(rand.NewPCG(binary.LittleEndian.Uint64(seed[:8]), binary.LittleEndian.Uint64(seed[8:])))
+}

@@ -1,0 +1,71 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/jonboulle/clockwork"
+
+	"claudemesh/daemon/session"
+)
+
+// ErrNoDir is returned by Start when Options name no directory.
+var ErrNoDir = errors.New("no daemon directory")
+
+// Options is what a daemon is made of. Dir and ConfigDir are required; every other zero value means the real thing.
+type Options struct {
+	Dir       string // the daemon directory (0700): lock, socket, stores, log
+	ConfigDir string // where config.json is
+	NoTCP     bool   // no loopback TCP door: the stock nats CLI cannot connect
+	Version   string
+
+	Log       *slog.Logger
+	LogPath   string // told to users, empty when the log goes elsewhere
+	Clock     clockwork.Clock
+	Rand      io.Reader
+	Processes session.Processes
+	// Dial connects to brokers that are not this daemon's own.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// DisplayName names the member in meshes created or joined here; default: the user's name.
+	DisplayName string
+}
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = clockwork.NewRealClock()
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Processes == nil {
+		o.Processes = session.HostProcesses{}
+	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{}).DialContext
+	}
+	if o.DisplayName == "" {
+		o.DisplayName = userName()
+	}
+	return o
+}
+
+// userName is the name a member gets when nobody chose one: the login name, else the host's, never empty.
+func userName() string {
+	for _, env := range []string{"USER", "USERNAME", "LOGNAME"} {
+		if v := os.Getenv(env); v != "" {
+			return v
+		}
+	}
+	if h, err := os.Hostname(); err == nil && h != "" {
+		return h
+	}
+	return "member"
+}

@@ -1,0 +1,281 @@
+package daemon
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"claudemesh/bridge"
+	"claudemesh/bus"
+	"claudemesh/daemon/inbox"
+	"claudemesh/daemon/session"
+	"claudemesh/mesh"
+	"claudemesh/wire"
+)
+
+// Push is called by the bridge for everything the broker pushes. nil means that it is stored (or is no message), and the bridge acknowledges it; an error
+// means that it is not, and the broker will send it again.
+func (m *meshRun) Push(ctx context.Context, src bridge.Source, p wire.Push) error {
+	if p.Subtype == wire.SubtypeSystem {
+		m.system(src, p)
+		return nil
+	}
+	live, err := m.sessions(ctx)
+	if err != nil {
+		return err
+	}
+	msg := m.open(src, p, live)
+	concerned := m.concerned(msg, src, live)
+	if msg.SenderMemberKey == m.joined.Pubkey && msg.ToKind != inbox.ToSession && len(concerned) == 0 {
+		return nil // the echo of our own multicast, and nobody else here to hear it
+	}
+	stored, inserted, err := m.d.inbox.Insert(ctx, msg, concerned)
+	if err != nil {
+		return fmt.Errorf("store message: %w", err)
+	}
+	if !inserted {
+		return nil
+	}
+	m.answered(ctx, stored)
+	m.announce(stored, concerned)
+	return nil
+}
+
+// open turns a push into a message: its text, or the reason why there is none. What fails to open is never shown as text.
+func (m *meshRun) open(src bridge.Source, p wire.Push, live []session.Session) inbox.Message {
+	msg := inbox.Message{
+		Mesh: m.joined.Slug, ClientMessageID: p.ClientMessageID, BrokerMessageID: p.MessageID, SenderKey: p.SenderPubkey,
+		SenderMemberKey: p.SenderMemberPubkey, SenderName: p.SenderName, TargetSpec: p.TargetSpec, Topic: p.Topic, Subtype: p.Subtype,
+		Priority: p.Priority, ReplyTo: p.ReplyToID,
+	}
+	if t, err := time.Parse(time.RFC3339Nano, p.CreatedAt); err == nil {
+		msg.CreatedAt = t
+	}
+	if msg.ClientMessageID == "" {
+		msg.ClientMessageID = p.MessageID
+	}
+	// A reference broker names neither the sender's member nor its display name on direct messages; the roster may know both.
+	if msg.SenderMemberKey == "" {
+		msg.SenderMemberKey = m.roster.memberOf(p.SenderPubkey)
+	}
+	if msg.SenderName == "" {
+		msg.SenderName = m.roster.name(p.SenderPubkey)
+	}
+	if msg.SenderName == "" {
+		msg.SenderName = p.SenderPubkey[:min(8, len(p.SenderPubkey))]
+	}
+	msg.SenderName = printable(msg.SenderName)
+	msg.Sender = msg.SenderMemberKey
+	if msg.Sender == "" {
+		msg.Sender = p.SenderPubkey
+	}
+	if !wire.ValidPriority(msg.Priority) {
+		msg.Priority = wire.PriorityNext
+	}
+	box, err := base64.StdEncoding.DecodeString(p.Ciphertext)
+	if err != nil {
+		return undecryptable(msg, "the ciphertext is not base64", nil, []byte(p.Ciphertext))
+	}
+	nonce, err := base64.StdEncoding.DecodeString(p.Nonce)
+	if err != nil {
+		return undecryptable(msg, "the nonce is not base64", nil, box)
+	}
+	if multicast(p.TargetSpec) {
+		return openText(msg, box)
+	}
+	for _, key := range m.keys(src, p.TargetSpec, live) {
+		if text, err := mesh.Open(key, p.SenderPubkey, nonce, box); err == nil && utf8.Valid(text) {
+			msg.Body, msg.RecipientKey, msg.ToKind = string(text), key.PublicKey(), inbox.ToMember
+			if key.PublicKey() != m.joined.Pubkey {
+				msg.ToKind = inbox.ToSession
+			}
+			return msg
+		}
+	}
+	msg.RecipientKey, msg.ToKind = src.Key, inbox.ToMember
+	if src.Session != "" {
+		msg.ToKind = inbox.ToSession
+	}
+	// A reference broker does not say what was addressed. Its multicasts are plain text; what is left of a sealed message is not.
+	if p.TargetSpec == "" && plausibleText(box) {
+		return openText(msg, box)
+	}
+	return undecryptable(msg, "no key of this machine opens it: it was sealed for another key, or damaged on the way", nonce, box)
+}
+
+func undecryptable(msg inbox.Message, reason string, nonce, box []byte) inbox.Message {
+	msg.Body, msg.Undecryptable, msg.Reason, msg.Nonce, msg.Ciphertext = "", true, reason, nonce, box
+	if msg.ToKind == "" {
+		msg.ToKind = inbox.ToMember
+	}
+	return msg
+}
+
+func openText(msg inbox.Message, text []byte) inbox.Message {
+	switch {
+	case strings.HasPrefix(msg.TargetSpec, "@") && msg.TargetSpec != "@all":
+		msg.ToKind = inbox.ToGroup
+	case strings.HasPrefix(msg.TargetSpec, "#"):
+		msg.ToKind = inbox.ToTopic
+	default:
+		msg.ToKind = inbox.ToAll
+	}
+	if !utf8.Valid(text) {
+		return undecryptable(msg, "the text is not UTF-8", nil, text)
+	}
+	msg.Body = string(text)
+	return msg
+}
+
+func multicast(spec string) bool {
+	return spec == "*" || strings.HasPrefix(spec, "@") || strings.HasPrefix(spec, "#")
+}
+
+// plausibleText reports whether bytes are text a person could have written: UTF-8 without control characters other than white space.
+func plausibleText(b []byte) bool {
+	return len(b) > 0 && utf8.Valid(b) && !strings.ContainsFunc(string(b), func(r rune) bool { return unicode.IsControl(r) && !unicode.IsSpace(r) })
+}
+
+// printable makes a name from outside safe for a terminal and a subject line.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == utf8.RuneError {
+			return -1
+		}
+		return r
+	}, s)
+	if len(s) > wire.MaxNameBytes {
+		s = strings.ToValidUTF8(s[:wire.MaxNameBytes], "")
+	}
+	return s
+}
+
+// keys are the secret keys to try, the addressed one first.
+func (m *meshRun) keys(src bridge.Source, target string, live []session.Session) []mesh.Identity {
+	var out []mesh.Identity
+	add := func(secret string) {
+		if id, err := mesh.IdentityFromSecret(secret); err == nil {
+			out = append(out, id)
+		}
+	}
+	for _, s := range live {
+		if s.PublicKey == target || s.PublicKey == src.Key {
+			add(s.KeySecret.Reveal())
+		}
+	}
+	return append(out, m.member)
+}
+
+func (m *meshRun) sessions(ctx context.Context) ([]session.Session, error) {
+	live, err := m.d.session.Live(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	return slices.DeleteFunc(live, func(s session.Session) bool { return s.Mesh != m.joined.Slug }), nil
+}
+
+// concerned lists the sessions that a message is for: the one addressed, all of the member's, or those in the group; never the one that sent it.
+func (m *meshRun) concerned(msg inbox.Message, src bridge.Source, live []session.Session) []string {
+	var out []string
+	for _, s := range live {
+		switch {
+		case s.PublicKey == msg.SenderKey:
+		case msg.ToKind == inbox.ToSession && s.PublicKey != msg.RecipientKey && s.ID != src.Session:
+		case msg.ToKind == inbox.ToGroup && !inGroup(s, strings.TrimPrefix(msg.TargetSpec, "@")):
+		default:
+			out = append(out, s.ID)
+		}
+	}
+	return out
+}
+
+func inGroup(s session.Session, group string) bool {
+	return slices.ContainsFunc(s.Groups, func(g string) bool { return decodeGroup(g).Name == group })
+}
+
+// announce publishes a stored message: to each session concerned on its own subject, and once on the subject of its kind for taps and the user's inbox.
+func (m *meshRun) announce(msg inbox.Message, sessions []string) {
+	slug := m.joined.Slug
+	item := inboxItem(inbox.Item{Message: msg, State: stateOf(msg)}, m.addressee(msg))
+	for _, id := range sessions {
+		m.d.journal.Publish(bus.SessionMsgSubject(slug, id), item)
+	}
+	switch msg.ToKind {
+	case inbox.ToSession:
+		if len(sessions) == 0 {
+			m.d.journal.Publish(bus.MemberMsgSubject(slug), item)
+		}
+	case inbox.ToGroup:
+		m.d.journal.Publish(bus.GroupMsgSubject(slug, strings.TrimPrefix(msg.TargetSpec, "@")), item)
+	case inbox.ToTopic:
+		m.d.journal.Publish(bus.TopicMsgSubject(slug, strings.TrimPrefix(msg.TargetSpec, "#")), item)
+	case inbox.ToAll:
+		m.d.journal.Publish(bus.AllMsgSubject(slug), item)
+	default:
+		m.d.journal.Publish(bus.MemberMsgSubject(slug), item)
+	}
+}
+
+func stateOf(msg inbox.Message) string {
+	if msg.Undecryptable {
+		return inbox.StateUndecryptable
+	}
+	return inbox.StateDelivered
+}
+
+// addressee is what the reader is told a message was addressed to.
+func (m *meshRun) addressee(msg inbox.Message) string {
+	switch msg.ToKind {
+	case inbox.ToGroup, inbox.ToTopic, inbox.ToAll:
+		if msg.TargetSpec != "" {
+			return msg.TargetSpec
+		}
+		return "*"
+	case inbox.ToSession:
+		if live, err := m.sessions(m.ctx); err == nil {
+			for _, s := range live {
+				if s.PublicKey == msg.RecipientKey {
+					return s.Name
+				}
+			}
+		}
+		if name := m.roster.name(msg.RecipientKey); name != "" {
+			return name
+		}
+		return msg.RecipientKey
+	default:
+		return "member"
+	}
+}
+
+// system handles an event of the broker: the roster follows it, and the bus hears of it once per mesh (session links hear the same).
+func (m *meshRun) system(src bridge.Source, p wire.Push) {
+	if src.Session != "" {
+		return
+	}
+	kind := "system"
+	var e wire.PeerEvent
+	switch p.Event {
+	case wire.EventPeerJoined, wire.EventPeerReturned, wire.EventPeerLeft:
+		if err := json.Unmarshal(p.EventData, &e); err != nil || !mesh.ValidKey(e.Pubkey) {
+			return
+		}
+		e.Name = printable(e.Name)
+		if p.Event == wire.EventPeerLeft {
+			kind = "peer_leave"
+			m.roster.left(e.Pubkey)
+		} else {
+			kind = "peer_join"
+			m.roster.joined(e)
+			m.roster.refresh()
+			m.signal()
+		}
+	}
+	m.d.publishEvent(m.joined.Slug, kind, map[string]any{"mesh": m.joined.Slug, "event": p.Event, "data": p.EventData, "at": m.d.opt.Clock.Now().UnixMilli()})
+}

@@ -1,0 +1,75 @@
+package session
+
+// migrations lead from one schema version to the next, see groupcommit.Open. A released one is never edited.
+var migrations = []string{`
+CREATE TABLE sessions(
+  id            TEXT PRIMARY KEY CHECK(id <> ''),
+  mesh          TEXT NOT NULL,
+  name          TEXT NOT NULL,
+  key_secret    TEXT NOT NULL,
+  public_key    TEXT NOT NULL,
+  token_hash    BLOB NOT NULL CHECK(length(token_hash) = 32),
+  pid           INTEGER NOT NULL,
+  start_time    TEXT NOT NULL,
+  cwd           TEXT NOT NULL,
+  role          TEXT NOT NULL,
+  "groups"      TEXT NOT NULL,
+  caps          TEXT,
+  only_mesh     INTEGER NOT NULL,
+  registered_at INTEGER NOT NULL,
+  last_seen_at  INTEGER NOT NULL,
+  ended_at      INTEGER
+);
+CREATE UNIQUE INDEX sessions_token ON sessions(token_hash) WHERE ended_at IS NULL;
+CREATE UNIQUE INDEX sessions_key ON sessions(mesh, public_key) WHERE ended_at IS NULL;
+CREATE TABLE identities(
+  mesh       TEXT NOT NULL,
+  name       TEXT NOT NULL,
+  public_key TEXT NOT NULL,
+  secret     TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY(mesh, public_key)
+);
+CREATE INDEX identities_name ON identities(mesh, name);
+CREATE TABLE peers(
+  mesh         TEXT NOT NULL,
+  key          TEXT NOT NULL,
+  member_key   TEXT NOT NULL,
+  name         TEXT NOT NULL,
+  peer_role    TEXT NOT NULL,
+  "groups"     TEXT NOT NULL,
+  last_seen_at INTEGER NOT NULL,
+  PRIMARY KEY(mesh, key)
+) WITHOUT ROWID;
+CREATE INDEX peers_age ON peers(mesh, last_seen_at);`}
+
+const columns = `id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role, "groups", caps, only_mesh,
+ registered_at, last_seen_at, coalesce(ended_at, 0)`
+
+const (
+	selectByID    = `SELECT ` + columns + ` FROM sessions WHERE id = ?`
+	selectByToken = `SELECT ` + columns + ` FROM sessions WHERE token_hash = ? AND ended_at IS NULL`
+	selectLive    = `SELECT ` + columns + ` FROM sessions WHERE ended_at IS NULL ORDER BY registered_at, id`
+	insertSession = `INSERT INTO sessions(id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role,
+ "groups", caps, only_mesh, registered_at, last_seen_at) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	deleteSession = `DELETE FROM sessions WHERE id = ?`
+	touchSession  = `UPDATE sessions SET last_seen_at = ? WHERE id = ? AND ended_at IS NULL`
+	endSession    = `UPDATE sessions SET ended_at = ? WHERE id = ? AND ended_at IS NULL RETURNING ` + columns
+	// reapSession ends the registration that was judged and not one that has taken its id since.
+	reapSession = `UPDATE sessions SET ended_at = ? WHERE id = ? AND ended_at IS NULL AND pid = ? AND start_time = ?
+ AND registered_at = ? AND token_hash = ? RETURNING ` + columns
+
+	// freeIdentity prefers the key the session id had before (?3), then the name's oldest.
+	freeIdentity = `SELECT public_key, secret FROM identities i WHERE mesh = ?1 AND name = ?2
+ AND NOT EXISTS(SELECT 1 FROM sessions s WHERE s.mesh = i.mesh AND s.public_key = i.public_key AND s.ended_at IS NULL)
+ ORDER BY public_key = ?3 DESC, created_at, rowid LIMIT 1`
+	insertIdentity = `INSERT INTO identities(mesh, name, public_key, secret, created_at) VALUES(?, ?, ?, ?, ?)`
+
+	upsertPeer = `INSERT INTO peers(mesh, key, member_key, name, peer_role, "groups", last_seen_at) VALUES(?, ?, ?, ?, ?, ?, ?)
+ ON CONFLICT(mesh, key) DO UPDATE SET member_key = excluded.member_key, name = excluded.name, peer_role = excluded.peer_role,
+ "groups" = excluded."groups", last_seen_at = max(last_seen_at, excluded.last_seen_at)`
+	prunePeers = `DELETE FROM peers WHERE mesh = ?1 AND key IN
+ (SELECT key FROM peers WHERE mesh = ?1 ORDER BY last_seen_at DESC LIMIT -1 OFFSET ?2)`
+	selectPeers = `SELECT mesh, key, member_key, name, peer_role, "groups", last_seen_at FROM peers WHERE mesh = ?
+ ORDER BY last_seen_at DESC, key`
+)

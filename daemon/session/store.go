@@ -1,0 +1,159 @@
+package session
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/jonboulle/clockwork"
+
+	"claudemesh/daemon/groupcommit"
+)
+
+var (
+	// ErrCorrupt is returned by Open for a damaged file, which is left as it is: it holds the sessions' keys.
+	ErrCorrupt = groupcommit.ErrCorrupt
+	// ErrNotFound: no session has this id, or none that is live where a live one is needed.
+	ErrNotFound = errors.New("no such session")
+	// ErrTokenInUse: the token belongs to another live session.
+	ErrTokenInUse = errors.New("token belongs to another live session")
+	// ErrBadRegistration: a required field is missing.
+	ErrBadRegistration = errors.New("registration is incomplete")
+)
+
+// Store is an open registry. All methods may be called concurrently.
+type Store struct {
+	db    *groupcommit.DB
+	clock clockwork.Clock
+	rand  io.Reader // read only inside writes, so by one goroutine at a time
+}
+
+// Open opens or creates the registry at path. rand is where key seeds come from, crypto/rand.Reader outside tests.
+// Errors: ErrCorrupt, groupcommit.ErrNewer, or what the system says.
+func Open(path string, clock clockwork.Clock, rand io.Reader) (*Store, error) {
+	db, err := groupcommit.Open(path, migrations, groupcommit.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("open session registry: %w", err)
+	}
+	return &Store{db: db, clock: clock, rand: rand}, nil
+}
+
+// Close finishes the writes under way and closes the file.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Live returns the live sessions, oldest registration first.
+func (s *Store) Live(ctx context.Context) ([]Session, error) {
+	return collect(s.db.Query(ctx, selectLive))
+}
+
+// Get returns a session by its id, also one that has ended. Error: ErrNotFound.
+func (s *Store) Get(ctx context.Context, id string) (Session, error) {
+	return first(collect(s.db.Query(ctx, selectByID, id)))
+}
+
+// ByTokenHash finds the live session a token belongs to, given the token's SHA-256.
+func (s *Store) ByTokenHash(ctx context.Context, hash [32]byte) (Session, bool, error) {
+	found, err := first(collect(s.db.Query(ctx, selectByToken, hash[:])))
+	if errors.Is(err, ErrNotFound) {
+		return Session{}, false, nil
+	}
+	return found, err == nil, err
+}
+
+// End ends a live session and returns it. Error: ErrNotFound when there is none.
+func (s *Store) End(ctx context.Context, id string) (ended Session, err error) {
+	err = s.db.Write(ctx, func(tx *groupcommit.Tx) error {
+		ended, err = first(collect(tx.Query(endSession, s.now(), id)))
+		return err
+	})
+	if err != nil {
+		return Session{}, fmt.Errorf("end session: %w", err)
+	}
+	return ended, nil
+}
+
+// Touch notes that a live session has been heard of. Error: ErrNotFound when there is none.
+func (s *Store) Touch(ctx context.Context, id string) error {
+	err := s.db.Write(ctx, func(tx *groupcommit.Tx) error {
+		changed, err := tx.Exec(touchSession, s.now(), id)
+		if err == nil && changed == 0 {
+			err = ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("touch session: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) now() int64 { return s.clock.Now().UnixMilli() }
+
+func first(all []Session, err error) (Session, error) {
+	if err != nil {
+		return Session{}, err
+	}
+	if len(all) == 0 {
+		return Session{}, ErrNotFound
+	}
+	return all[0], nil
+}
+
+func collect(rows *sql.Rows, err error) ([]Session, error) {
+	if err != nil {
+		return nil, fmt.Errorf("read sessions: %w", err)
+	}
+	defer rows.Close()
+	var all []Session
+	for rows.Next() {
+		var s Session
+		var secret string
+		var hash, groups, caps []byte
+		var registered, seen, ended int64
+		if err := rows.Scan(&s.ID, &s.Mesh, &s.Name, &secret, &s.PublicKey, &hash, &s.PID, &s.StartTime, &s.Cwd, &s.Role,
+			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended); err != nil {
+			return nil, fmt.Errorf("read sessions: %w", err)
+		}
+		s.KeySecret = Secret(secret)
+		copy(s.TokenHash[:], hash)
+		if s.Groups, err = decodeList(groups); err != nil {
+			return nil, err
+		}
+		if s.Caps, err = decodeList(caps); err != nil {
+			return nil, err
+		}
+		s.RegisteredAt, s.LastSeenAt, s.EndedAt = fromMillis(registered), fromMillis(seen), fromMillis(ended)
+		all = append(all, s)
+	}
+	return all, rows.Err()
+}
+
+// encodeList keeps nil (NULL) apart from an empty list.
+func encodeList(list []string) (any, error) {
+	if list == nil {
+		return nil, nil
+	}
+	b, err := json.Marshal(list)
+	return string(b), err
+}
+
+func decodeList(b []byte) (list []string, err error) {
+	if b == nil {
+		return nil, nil
+	}
+	if err := json.Unmarshal(b, &list); err != nil {
+		return nil, fmt.Errorf("read sessions: %w", err)
+	}
+	return list, nil
+}
+
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}

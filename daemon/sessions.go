@@ -1,0 +1,292 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"claudemesh/bridge"
+	"claudemesh/bus"
+	"claudemesh/daemon/session"
+	"claudemesh/mesh"
+	"claudemesh/wire"
+)
+
+// Sessions: a registration gives a program a token for the bus, a key of its own and a link to the broker; all three end together when it deregisters or
+// its process is gone.
+
+// Groups are kept in the registry as "name" or "name:role".
+func encodeGroup(g mesh.Group) string {
+	if g.Role == "" {
+		return g.Name
+	}
+	return g.Name + ":" + g.Role
+}
+
+func decodeGroup(s string) mesh.Group {
+	name, role, _ := strings.Cut(s, ":")
+	return mesh.Group{Name: name, Role: role}
+}
+
+func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
+	var req bus.SessionStart
+	if err := c.Decode(&req); err != nil {
+		return nil, err
+	}
+	m, err := d.mesh(req.Mesh)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSession(&req); err != nil {
+		return nil, err
+	}
+	if req.StartTime == "" {
+		start, alive, err := d.opt.Processes.Start(req.PID)
+		if err != nil {
+			return nil, fmt.Errorf("look up process: %w", err)
+		}
+		if !alive {
+			return nil, &bus.APIError{Code: 400, Reason: "no_process", Detail: fmt.Sprintf("no process %d runs", req.PID)}
+		}
+		req.StartTime = start
+	}
+	token, err := bus.NewToken(d.opt.Rand)
+	if err != nil {
+		return nil, err
+	}
+	r := session.Registration{
+		ID: req.ID, Mesh: req.Mesh, Name: req.Name, PID: req.PID, StartTime: req.StartTime, Cwd: req.Cwd, Role: req.Role,
+		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token),
+	}
+	for _, g := range req.Groups {
+		r.Groups = append(r.Groups, encodeGroup(g))
+	}
+	s, replaced, err := d.session.Register(ctx, r)
+	if err != nil {
+		if errors.Is(err, session.ErrBadRegistration) {
+			return nil, &bus.APIError{Code: 400, Reason: "bad_session", Detail: err.Error()}
+		}
+		return nil, fmt.Errorf("register session: %w", storeError(err))
+	}
+	if replaced != nil {
+		d.server.Grants().Revoke(replaced.TokenHash)
+		m.links.RemoveSession(replaced.ID)
+	}
+	path, err := d.writeSessionToken(s.ID, token)
+	if err != nil {
+		return nil, errors.Join(err, d.endSession(ctx, s.ID))
+	}
+	if err := m.join(s); err != nil {
+		return nil, errors.Join(err, d.endSession(ctx, s.ID))
+	}
+	if err := m.inheritMail(ctx, s); err != nil {
+		return nil, errors.Join(err, d.endSession(ctx, s.ID))
+	}
+	d.opt.Log.Info("session_registered", "session", s.ID, "mesh", s.Mesh, "name", s.Name, "pid", s.PID)
+	info := d.sessionInfo(ctx, s)
+	info.TokenFile = path
+	return info, nil
+}
+
+func checkSession(req *bus.SessionStart) error {
+	bad := func(detail string) error { return &bus.APIError{Code: 400, Reason: "bad_session", Detail: detail} }
+	switch {
+	case req.ID == bus.User || req.ID == tapActor || req.ID != "" && !mesh.ValidSlug(req.ID):
+		return bad("a session id is one word of [a-z0-9-], at most 63 characters, and neither user nor tap")
+	case strings.TrimSpace(req.Name) == "" || printable(req.Name) != req.Name:
+		return bad(fmt.Sprintf("a session needs a name of at most %d bytes without control characters", wire.MaxNameBytes))
+	case req.PID <= 0:
+		return bad("a session needs the id of its process")
+	case len(req.Cwd) > wire.MaxTextBytes || len(req.Role) > wire.MaxNameBytes || len(req.Groups) > wire.MaxGroups:
+		return bad("cwd, role or groups are too long")
+	}
+	if t, err := mesh.ParseTarget(req.Name); err != nil || t.Kind != mesh.TargetName {
+		return bad(fmt.Sprintf("%q cannot be a session's name: it reads as another kind of target", req.Name))
+	}
+	for _, g := range req.Groups {
+		if t, err := mesh.ParseTarget("@" + g.Name); err != nil || t.Kind != mesh.TargetGroup || strings.Contains(g.Name, ":") || len(g.Name) > wire.MaxNameBytes {
+			return bad(fmt.Sprintf("%q cannot be a group's name", g.Name))
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) tokenPath(id string) string { return filepath.Join(d.opt.Dir, tokenDir, id) }
+
+func (d *Daemon) writeSessionToken(id, token string) (string, error) {
+	if err := os.MkdirAll(filepath.Join(d.opt.Dir, tokenDir), 0o700); err != nil {
+		return "", fmt.Errorf("make token directory: %w", err)
+	}
+	path := d.tokenPath(id)
+	return path, writePrivate(path, token+"\n")
+}
+
+// join gives a registered session its credential and its link.
+func (m *meshRun) join(s session.Session) error {
+	key, err := mesh.IdentityFromSecret(s.KeySecret.Reveal())
+	if err != nil {
+		return fmt.Errorf("session key: %w", err)
+	}
+	groups := make([]mesh.Group, 0, len(s.Groups))
+	names := make([]string, 0, len(s.Groups))
+	for _, g := range s.Groups {
+		groups = append(groups, decodeGroup(g))
+		names = append(names, decodeGroup(g).Name)
+	}
+	m.d.server.Grants().Add(s.TokenHash, bus.Grant{Role: bus.RoleSession, Actor: s.ID, Mesh: s.Mesh, OnlyMesh: s.OnlyMesh, Groups: names, Caps: s.Caps})
+	if err := m.links.AddSession(bridge.SessionIdentity{ID: s.ID, Name: s.Name, Key: key, Cwd: s.Cwd, PID: s.PID, Role: s.Role, Groups: groups}); err != nil {
+		return fmt.Errorf("open session link: %w", err)
+	}
+	return nil
+}
+
+// inheritMail gives a new session what waits for it: messages for its key that came while no session of its name ran, and messages for the member, its
+// groups or everybody that no session has got yet.
+func (m *meshRun) inheritMail(ctx context.Context, s session.Session) error {
+	waiting, err := m.d.inbox.Inherit(ctx, s.Mesh, s.ID, s.PublicKey)
+	if err != nil {
+		return fmt.Errorf("inherit messages: %w", err)
+	}
+	groups := make([]string, 0, len(s.Groups))
+	for _, g := range s.Groups {
+		groups = append(groups, decodeGroup(g).Name)
+	}
+	orphans, err := m.d.inbox.AdoptOrphans(ctx, s.Mesh, s.ID, groups)
+	if err != nil {
+		return fmt.Errorf("adopt messages: %w", err)
+	}
+	if n := len(waiting) + len(orphans); n > 0 {
+		m.d.opt.Log.Info("session_inherits", "session", s.ID, "messages", n)
+	}
+	return nil
+}
+
+// endSession drops credential, link and registration. Messages it never surfaced can be adopted by the next session.
+func (d *Daemon) endSession(ctx context.Context, id string) error {
+	s, err := d.session.End(ctx, id)
+	if err != nil {
+		if errors.Is(err, session.ErrNotFound) {
+			return &bus.APIError{Code: 404, Reason: "no_session", Detail: "no session " + id + " is registered"}
+		}
+		return fmt.Errorf("end session: %w", err)
+	}
+	return d.dropSession(ctx, s)
+}
+
+func (d *Daemon) dropSession(ctx context.Context, s session.Session) error {
+	d.server.Grants().Revoke(s.TokenHash)
+	_ = os.Remove(d.tokenPath(s.ID))
+	if m, err := d.mesh(s.Mesh); err == nil {
+		m.links.RemoveSession(s.ID)
+	}
+	if _, err := d.inbox.Abandon(ctx, s.ID); err != nil {
+		return fmt.Errorf("release messages of session: %w", err)
+	}
+	d.opt.Log.Info("session_ended", "session", s.ID, "mesh", s.Mesh, "name", s.Name)
+	return nil
+}
+
+// resumeSessions brings the sessions of the last run back whose process still runs, and ends the others.
+func (d *Daemon) resumeSessions(ctx context.Context) error {
+	if err := d.reap(ctx); err != nil {
+		return err
+	}
+	live, err := d.session.Live(ctx)
+	if err != nil {
+		return fmt.Errorf("list sessions: %w", err)
+	}
+	for _, s := range live {
+		m, err := d.mesh(s.Mesh)
+		if err != nil {
+			continue // the mesh was left meanwhile; the session stays registered in case it is joined again
+		}
+		if err := m.join(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) reap(ctx context.Context) error {
+	gone, err := d.session.Reap(ctx, d.opt.Processes)
+	if err != nil {
+		return fmt.Errorf("reap sessions: %w", err)
+	}
+	for _, s := range gone {
+		if err := d.dropSession(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) reapLoop() {
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case <-d.opt.Clock.After(reapEvery):
+		}
+		if err := d.reap(d.ctx); err != nil && d.ctx.Err() == nil {
+			d.opt.Log.Error("reap_failed", "error", err)
+		}
+	}
+}
+
+func (d *Daemon) sessionInfo(ctx context.Context, s session.Session) bus.SessionInfo {
+	info := bus.SessionInfo{
+		ID: s.ID, Mesh: s.Mesh, Name: s.Name, Pubkey: s.PublicKey, PID: s.PID, Cwd: s.Cwd, Role: s.Role, Groups: []mesh.Group{}, OnlyMesh: s.OnlyMesh,
+		StartedAt: s.RegisteredAt.UnixMilli(), Link: string(bridge.Closed),
+	}
+	for _, g := range s.Groups {
+		info.Groups = append(info.Groups, decodeGroup(g))
+	}
+	if m, err := d.mesh(s.Mesh); err == nil {
+		if l, ok := m.links.Session(s.ID); ok {
+			info.Link = string(l.State().Phase)
+		}
+	}
+	if n, err := d.inbox.CountUnread(ctx, s.ID, s.Mesh); err == nil {
+		info.Unread = int(n)
+	}
+	return info
+}
+
+func (d *Daemon) listSessions(ctx context.Context, c *bus.Call) (any, error) {
+	live, err := d.session.Live(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	out := bus.SessionList{Sessions: []bus.SessionInfo{}}
+	for _, s := range live {
+		if c.Actor == bus.User || c.Actor == s.ID {
+			out.Sessions = append(out.Sessions, d.sessionInfo(ctx, s))
+		}
+	}
+	return out, nil
+}
+
+func (d *Daemon) sessionMe(ctx context.Context, c *bus.Call) (any, error) {
+	if c.Actor == bus.User {
+		return nil, &bus.APIError{Code: 404, Reason: "no_session", Detail: "the caller is the user, not a session"}
+	}
+	s, err := d.session.Get(ctx, c.Actor)
+	if err != nil {
+		return nil, &bus.APIError{Code: 404, Reason: "no_session", Detail: "this session is not registered any more"}
+	}
+	return d.sessionInfo(ctx, s), nil
+}
+
+func (d *Daemon) stopSession(ctx context.Context, c *bus.Call) (any, error) {
+	var req bus.SessionID
+	if err := c.Decode(&req); err != nil {
+		return nil, err
+	}
+	if err := d.endSession(ctx, req.ID); err != nil {
+		return nil, err
+	}
+	return bus.Count{N: 1}, nil
+}

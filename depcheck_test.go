@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The rooms and what each may import of ours. docs/architecture.md says why; an arrow that points up breaks this test, not a review.
+var mayImport = map[string][]string{
+	"mesh":               {},
+	"wire":               {"mesh"},
+	"bus":                {"mesh"},
+	"bridge":             {"bus", "wire", "mesh"},
+	"broker":             {"bus", "wire", "mesh"}, // bus for the server type of its embedded store
+	"daemon/groupcommit": {},
+	"daemon/outbox":      {"daemon/groupcommit", "mesh"},
+	"daemon/inbox":       {"daemon/groupcommit", "mesh"},
+	"daemon/session":     {"daemon/groupcommit", "mesh"},
+	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session"},
+	"mcp":                {"bus", "mesh", "mcp/feed"},
+	"mcp/feed":           {"bus", "mesh"},
+	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "mcp", "mcp/feed"},
+	"":                   {"cli"},
+	"testenv":            nil, // nil: everything
+	"testenv/faultproxy": {"wire", "mesh"},
+	"testenv/bench":      nil,
+}
+
+// Packages of others that only some rooms may touch.
+var confined = map[string][]string{
+	"github.com/nats-io/nats-server": {"bus"},
+	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/bench"},
+	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/bench"},
+	"modernc.org/sqlite":             {"daemon/groupcommit"},
+}
+
+func TestRoomsImportOnlyWhatTheirRowAllows(t *testing.T) {
+	for dec, out := goList(t); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("read go list: %v", err)
+		}
+		_ = out
+		room := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, "claudemesh"), "/")
+		allowed, known := mayImport[room]
+		if !known {
+			t.Errorf("room %q has no row in the table: add it here and in docs/architecture.md", room)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if imp == "claudemesh" || strings.HasPrefix(imp, "claudemesh/") {
+				to := strings.TrimPrefix(imp, "claudemesh/")
+				if allowed != nil && !slices.Contains(allowed, to) {
+					t.Errorf("%s imports %s", room, to)
+				}
+			}
+			for what, rooms := range confined {
+				if (imp == what || what != "net" && strings.HasPrefix(imp, what+"/")) && !slices.Contains(rooms, room) {
+					t.Errorf("%s imports %s, which only %v may", room, imp, rooms)
+				}
+			}
+		}
+	}
+}
+
+func goList(t *testing.T) (*json.Decoder, []byte) {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	return json.NewDecoder(strings.NewReader(string(out))), out
+}

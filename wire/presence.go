@@ -1,0 +1,160 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"claudemesh/mesh"
+)
+
+// Peer statuses.
+const (
+	StatusIdle    = "idle"
+	StatusWorking = "working"
+	StatusDND     = "dnd"
+)
+
+// Peer roles: what kind of connection a row of peers_list is.
+const (
+	RoleControlPlane = "control-plane"
+	RoleSession      = "session"
+)
+
+// Peer is one connection in peers_list. Pubkey is the routing key to send to: the session key if the connection has one, else the member key.
+type Peer struct {
+	Pubkey       string       `json:"pubkey"`
+	MemberPubkey string       `json:"memberPubkey"`
+	DisplayName  string       `json:"displayName"`
+	Status       string       `json:"status"`
+	Summary      *string      `json:"summary"`
+	Groups       []mesh.Group `json:"groups"`
+	SessionID    string       `json:"sessionId"`
+	ConnectedAt  string       `json:"connectedAt"`
+	Cwd          string       `json:"cwd"`
+	Hostname     string       `json:"hostname,omitempty"`
+	PeerType     string       `json:"peerType,omitempty"`
+	Channel      string       `json:"channel,omitempty"`
+	Model        string       `json:"model,omitempty"`
+	Stats        *Stats       `json:"stats,omitempty"`
+	Visible      bool         `json:"visible"`
+	PeerRole     string       `json:"peerRole,omitempty"`
+}
+
+// PeersList answers list_peers, ordered by ConnectedAt ascending, the requester's own rows included.
+type PeersList struct {
+	Type  string `json:"type"`
+	Peers []Peer `json:"peers"`
+	ReqID string `json:"_reqId,omitempty"`
+}
+
+// SetStatus sets the connection's status by hand. The reference sends no answer; here a request with _reqId is answered by an ack.
+type SetStatus struct {
+	Type   string `json:"type"`
+	Status string `json:"status"`
+	ReqID  string `json:"_reqId,omitempty"`
+}
+
+// Validate checks the status value.
+func (s SetStatus) Validate() error {
+	switch s.Status {
+	case StatusIdle, StatusWorking, StatusDND:
+		return nil
+	}
+	return fmt.Errorf("%w: status must be idle, working or dnd", ErrInvalid)
+}
+
+// SetSummary sets the connection's one-line summary.
+type SetSummary struct {
+	Type    string `json:"type"`
+	Summary string `json:"summary"`
+	ReqID   string `json:"_reqId,omitempty"`
+}
+
+// Validate checks the length.
+func (s SetSummary) Validate() error { return tooLong("summary", s.Summary, MaxTextBytes) }
+
+// JoinGroup adds the connection to a group, or changes its role there.
+type JoinGroup struct {
+	Type  string `json:"type"`
+	Name  string `json:"name"`
+	Role  string `json:"role,omitempty"`
+	ReqID string `json:"_reqId,omitempty"`
+}
+
+// Validate checks presence and lengths.
+func (j JoinGroup) Validate() error { return groups([]mesh.Group{{Name: j.Name, Role: j.Role}}) }
+
+// LeaveGroup removes the connection from a group.
+type LeaveGroup struct {
+	Type  string `json:"type"`
+	Name  string `json:"name"`
+	ReqID string `json:"_reqId,omitempty"`
+}
+
+// Validate checks presence and length.
+func (l LeaveGroup) Validate() error { return groups([]mesh.Group{{Name: l.Name}}) }
+
+// PeerEvent is the eventData of peer_joined, peer_returned and peer_left. The key of the display name is "name".
+type PeerEvent struct {
+	Name       string       `json:"name"`
+	Pubkey     string       `json:"pubkey"`
+	Groups     []mesh.Group `json:"groups,omitempty"`
+	LastSeenAt string       `json:"lastSeenAt,omitempty"`
+	Summary    string       `json:"summary,omitempty"`
+}
+
+// InviteCreate registers a signed v1 invite with the broker, so that /join can count its uses. Only the mesh owner may. Ours.
+type InviteCreate struct {
+	Type    string `json:"type"`
+	Token   string `json:"invite_token"`
+	MaxUses int    `json:"max_uses"`
+	ReqID   string `json:"_reqId,omitempty"`
+}
+
+// Validate checks presence and lengths; the token itself is checked by mesh.ParseInvite.
+func (i InviteCreate) Validate() error {
+	if i.MaxUses < 1 || i.MaxUses > 1000 {
+		return fmt.Errorf("%w: max_uses must be 1 to 1000", ErrInvalid)
+	}
+	return firstError(required("invite_token", i.Token), tooLong("invite_token", i.Token, MaxTextBytes))
+}
+
+// InviteCreated answers InviteCreate.
+type InviteCreated struct {
+	Type      string `json:"type"`
+	ExpiresAt int64  `json:"expires_at"` // Unix seconds
+	MaxUses   int    `json:"max_uses"`
+	ReqID     string `json:"_reqId,omitempty"`
+}
+
+// JoinRequest is the body of POST /join: a v1 invite and the key that wants to become a member.
+type JoinRequest struct {
+	InviteToken   string          `json:"invite_token"`
+	InvitePayload json.RawMessage `json:"invite_payload"`
+	PeerPubkey    string          `json:"peer_pubkey"`
+	DisplayName   string          `json:"display_name"`
+}
+
+// JoinReply answers POST /join. Error is a machine name of the reference (invite_expired, …).
+type JoinReply struct {
+	OK            bool   `json:"ok"`
+	MemberID      string `json:"memberId,omitempty"`
+	AlreadyMember bool   `json:"alreadyMember,omitempty"`
+	Error         string `json:"error,omitempty"`
+}
+
+// CreateMeshRequest is the body of POST /cli/mesh/create, with the broker's admin token as bearer. Pubkey becomes owner and first member.
+type CreateMeshRequest struct {
+	Name        string `json:"name"`
+	Pubkey      string `json:"pubkey"`
+	DisplayName string `json:"display_name,omitempty"`
+}
+
+// CreateMeshReply answers it; Error is set when the mesh was not made.
+type CreateMeshReply struct {
+	ID       string `json:"id,omitempty"`
+	Slug     string `json:"slug,omitempty"`
+	Name     string `json:"name,omitempty"`
+	MemberID string `json:"member_id,omitempty"`
+	Error    string `json:"error,omitempty"`
+}
