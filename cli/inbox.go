@@ -181,13 +181,8 @@ func (c *call) follow(ctx context.Context, q bus.InboxQuery) error {
 	f := follower{call: c, query: q, dir: dir, first: n}
 	err = feed.Run(ctx, feed.Config{
 		Connect: f.connect, Subjects: f.subjects, Missed: f.missed, Report: f.report, Clock: c.clock,
-		Deliver: func(_ context.Context, it bus.InboxItem) error {
-			if q.Mesh != "" && it.Mesh != q.Mesh {
-				return nil
-			}
-			return show(it)
-		},
-		Log: slog.New(slog.NewTextHandler(c.stderr, nil)),
+		Deliver: func(_ context.Context, it bus.InboxItem) error { return show(it) },
+		Log:     slog.New(slog.NewTextHandler(c.stderr, nil)),
 	})
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -236,8 +231,8 @@ func (f *follower) subjects(ctx context.Context, _ *bus.Client) ([]string, error
 }
 
 func (f *follower) missed(ctx context.Context, _ *bus.Client) ([]bus.InboxItem, error) {
-	q := f.query
-	q.Unread = true
+	// All of them: a limit is for what was seen before.
+	q := bus.InboxQuery{Mesh: f.query.Mesh, Unread: true, Limit: 1000}
 	return f.n.inbox(ctx, q)
 }
 

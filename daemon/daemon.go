@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"claudemesh/bus"
 	"claudemesh/daemon/inbox"
 	"claudemesh/daemon/outbox"
@@ -29,21 +31,23 @@ const (
 
 // Timers, in real time unless the clock is injected.
 const (
-	reapEvery = 5 * time.Second
-	stopAfter = 10 * time.Second // a stop that takes longer gives up waiting for requests in progress
+	reapEvery  = 5 * time.Second
+	startAfter = 10 * time.Second // the bus answers itself within this
+	stopAfter  = 10 * time.Second // a stop that takes longer gives up waiting for requests in progress
 )
 
 // Daemon is one running daemon. Start makes it, Stop or a shutdown request ends it.
 type Daemon struct {
-	opt     Options
-	lock    *bus.Lock
-	server  *bus.Server
-	journal *bus.Journal
-	service *bus.Service
-	outbox  *outbox.Store
-	inbox   *inbox.Store
-	session *session.Store
-	broker  *brokerHost
+	opt      Options
+	lock     *bus.Lock
+	server   *bus.Server
+	journal  *bus.Journal
+	service  *bus.Service
+	requests *nats.Conn // the service's own connection
+	outbox   *outbox.Store
+	inbox    *inbox.Store
+	session  *session.Store
+	broker   *brokerHost
 
 	started time.Time
 	notices []string
@@ -123,6 +127,10 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := d.serve(); err != nil {
 		return nil, err
 	}
+	// The server must know the subscriptions before anybody is told that the bus answers.
+	if err := d.requests.FlushTimeout(startAfter); err != nil {
+		return nil, fmt.Errorf("open bus service: %w", err)
+	}
 	info := bus.Info{PID: os.Getpid(), Version: o.Version, Socket: d.server.Socket(), TCPURL: d.server.TCPURL(), StartedAt: d.started.UnixMilli()}
 	if err := bus.WriteInfo(o.Dir, info); err != nil {
 		return nil, err
@@ -180,11 +188,10 @@ func (d *Daemon) openBus(ctx context.Context) (err error) {
 		return fmt.Errorf("make bus streams: %w", err)
 	}
 	d.journal = bus.NewJournal(nc, d.opt.Log)
-	requests, err := d.server.ServiceConn()
-	if err != nil {
+	if d.requests, err = d.server.ServiceConn(); err != nil {
 		return fmt.Errorf("connect service to bus: %w", err)
 	}
-	if d.service, err = bus.NewService(requests, d.opt.Version, d.opt.Log); err != nil {
+	if d.service, err = bus.NewService(d.requests, d.opt.Version, d.opt.Log); err != nil {
 		return fmt.Errorf("start bus service: %w", err)
 	}
 	return nil

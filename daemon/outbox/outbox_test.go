@@ -249,6 +249,61 @@ func TestRowsOfOneRecipientKeepTheirOrder(t *testing.T) {
 	}
 }
 
+func TestALaterRowWaitsForAnEarlierOneBehindADueHead(t *testing.T) {
+	s, clock := openTest(t)
+	for _, target := range []string{"bob", "robert", "b"} {
+		n := message("to-"+target, target)
+		n.TargetSpec = "key-of-bob"
+		accept(t, s, n)
+	}
+	got := claim(t, s, 2)
+	if err := s.Release(t.Context(), got[0].ID, clock.Now(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Release(t.Context(), got[1].ID, clock.Now().Add(time.Second), ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := claim(t, s, 10); cmids(got) != "to-bob" {
+		t.Fatalf("claimed %q", cmids(got))
+	}
+}
+
+func TestConcurrentClaimsShareTheRowsOut(t *testing.T) {
+	s, _ := openTest(t)
+	const rows = 200
+	for i := range rows {
+		accept(t, s, message(fmt.Sprint("m", i), fmt.Sprint("peer", i%7)))
+	}
+	var mu sync.Mutex
+	owners := map[string]int{}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				got, err := s.Claim(context.Background(), "team", 5)
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				for _, r := range got {
+					owners[r.ID]++
+				}
+				left := rows - len(owners)
+				mu.Unlock()
+				if left == 0 || err != nil {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for id, n := range owners {
+		if n != 1 {
+			t.Fatalf("%s was claimed %d times", id, n)
+		}
+	}
+}
+
 func TestWakeAllMakesWaitingRowsDue(t *testing.T) {
 	s, clock := openTest(t)
 	accept(t, s, message("b1", "bob"))

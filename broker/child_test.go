@@ -1,0 +1,3 @@
+package broker
+
+func runAsChild() bool { return false }

@@ -1,0 +1,35 @@
+package cli
+
+import (
+	"context"
+
+	urfave "github.com/urfave/cli/v3"
+)
+
+func brokerVerb() verb {
+	return verb{name: "broker", short: "a broker of your own", subs: []verb{brokerServeVerb()}}
+}
+
+func brokerServeVerb() verb {
+	return verb{
+		name: "serve", args: "", short: "run a broker that several machines share",
+		long: `Stays and logs to stderr; ends with an interrupt. The admin token for claudemesh create --broker is in DIR. It speaks plain ws://: put a
+proxy that adds TLS in front of it before others reach it over a network you do not trust.`,
+		examples: []string{"claudemesh broker serve --listen 127.0.0.1:7900 --data /var/lib/claudemesh"},
+		fails:    []string{"8  the address is taken, or the store cannot be opened"},
+		flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "listen", Value: "127.0.0.1:7900", Usage: "the `ADDRESS` to listen on (default 127.0.0.1:7900)"},
+			&urfave.StringFlag{Name: "data", Usage: "the `DIR` of its store"},
+			&urfave.StringFlag{Name: "public-url", Usage: "the `URL` that invites name, when it is not the listening address"},
+		},
+		run: func(ctx context.Context, c *call) error {
+			if err := c.want(0, 0, "claudemesh broker serve --data DIR"); err != nil {
+				return err
+			}
+			if c.cmd.String("data") == "" {
+				return usagef("a broker needs a place for its store: --data DIR")
+			}
+			return c.serveBroker(ctx)
+		},
+	}
+}

@@ -1,0 +1,343 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	urfave "github.com/urfave/cli/v3"
+
+	"claudemesh/bus"
+	"claudemesh/daemon"
+	"claudemesh/mesh"
+)
+
+// rooms are the long-running parts of the program that the CLI only starts.
+type rooms struct {
+	daemon func(context.Context, daemon.Options) error
+}
+
+// stopLimit is how long daemon down waits for the daemon to be gone.
+const stopLimit = 10 * time.Second
+
+func daemonVerb() verb {
+	return verb{name: "daemon", short: "the background process that keeps messages and links", subs: []verb{
+		daemonUpVerb(), daemonDownVerb(), daemonRestartVerb(), daemonStatusVerb(), daemonVersionVerb(), outboxVerb(),
+	}}
+}
+
+func daemonUpVerb() verb {
+	return verb{
+		name: "up", aliases: []string{"start"}, args: "", short: "start the daemon",
+		long: `Starts the daemon in the background and returns when it answers. It is no error when it runs already. Other commands start it by
+themselves when they need it. --foreground stays and logs to stderr; it ends with an interrupt.`,
+		examples: []string{"claudemesh daemon up", "claudemesh daemon up --foreground --no-tcp"},
+		fails:    []string{"1  with --foreground: one runs already", "8  it does not start; its last words are shown", "10  its outbox is damaged; the file is kept"},
+		flags: []urfave.Flag{
+			&urfave.BoolFlag{Name: "foreground", Usage: "stay, and log to stderr"},
+			&urfave.BoolFlag{Name: "no-tcp", Usage: "no loopback TCP door; the stock nats CLI cannot connect then"},
+		},
+		run: func(ctx context.Context, c *call) error {
+			if err := c.want(0, 0, "claudemesh daemon up"); err != nil {
+				return err
+			}
+			if c.cmd.Bool("foreground") {
+				return c.foreground(ctx)
+			}
+			return c.up(ctx)
+		},
+	}
+}
+
+// foreground is the daemon itself.
+func (c *call) foreground(ctx context.Context) error {
+	dir, err := c.daemonDir()
+	if err != nil {
+		return err
+	}
+	configDir, err := mesh.ConfigDir(c.getenv)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, logFile)
+	if !isFile(c.stderr, path) {
+		path = ""
+	}
+	return c.rooms.daemon(ctx, daemon.Options{
+		Dir: dir, ConfigDir: configDir, NoTCP: c.cmd.Bool("no-tcp"), Version: Version, LogPath: path, Log: slog.New(slog.NewJSONHandler(c.stderr, nil)),
+	})
+}
+
+// isFile reports whether a stream is the file of that name.
+func isFile(stream io.Writer, path string) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(path)
+	return err == nil && os.SameFile(a, b)
+}
+
+func (c *call) up(ctx context.Context) error {
+	dir, err := c.daemonDir()
+	if err != nil {
+		return err
+	}
+	begin := c.clock.Now()
+	started := false
+	if !bus.Held(dir) {
+		var args []string
+		if c.cmd.Bool("no-tcp") {
+			args = append(args, "--no-tcp")
+		}
+		if started, err = c.spawn(ctx, dir, spawnOptions{args: args, force: true}); err != nil {
+			return err
+		}
+	}
+	n, err := c.reach(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	var v bus.Version
+	if err := n.daemon(ctx, bus.OpVersion, nil, &v); err != nil {
+		return err
+	}
+	log := filepath.Join(dir, logFile)
+	out := struct {
+		OK             bool   `json:"ok"`
+		PID            int    `json:"pid"`
+		Detached       bool   `json:"detached"`
+		AlreadyRunning bool   `json:"already_running"`
+		Version        string `json:"version"`
+		Log            string `json:"log"`
+	}{true, v.PID, true, !started, v.Version, log}
+	return c.ui.result(out, func() error {
+		if !started {
+			return c.ui.print("the daemon runs already (pid %d)", v.PID)
+		}
+		return c.ui.print("the daemon is up (pid %d, took %d ms)\n  log  %s", v.PID, c.clock.Since(begin).Milliseconds(), log)
+	})
+}
+
+func daemonDownVerb() verb {
+	return verb{
+		name: "down", aliases: []string{"stop"}, args: "", short: "stop the daemon",
+		long:     `Asks the daemon to stop and waits until it is gone. It is no error when none runs. What was accepted is kept.`,
+		examples: []string{"claudemesh daemon down"},
+		fails:    []string{"7  sessions may not stop it", "8  it did not stop within 10 seconds"},
+		run: func(ctx context.Context, c *call) error {
+			if err := c.want(0, 0, "claudemesh daemon down"); err != nil {
+				return err
+			}
+			pid, err := c.down(ctx)
+			if err != nil {
+				return err
+			}
+			if pid == 0 {
+				return c.ui.result(map[string]any{"ok": true, "stopped": false, "reason": "not_running"}, func() error { return c.ui.print("the daemon is not running") })
+			}
+			return c.ui.result(map[string]any{"ok": true, "stopped": true, "pid": pid}, func() error { return c.ui.print("the daemon is stopped (pid %d)", pid) })
+		},
+	}
+}
+
+// down stops the daemon and returns its pid, 0 when none ran.
+func (c *call) down(ctx context.Context) (pid int, err error) {
+	dir, err := c.daemonDir()
+	if err != nil || !bus.Held(dir) {
+		return 0, err
+	}
+	pid, err = c.requestStop(ctx, dir)
+	switch {
+	case errors.Is(err, bus.ErrNoDaemon), errors.Is(err, bus.ErrInterrupted):
+		// It was on its way out, or went before it could answer.
+	case refusal(err):
+		return 0, err
+	case err != nil:
+		// It does not answer. The lock says that it lives; only then its pid may be believed.
+		info, infoErr := bus.ReadInfo(dir)
+		if infoErr != nil || !bus.Held(dir) {
+			break
+		}
+		pid = info.PID
+		if err := terminate(pid); err != nil {
+			return 0, fmt.Errorf("stop daemon (pid %d): %w", pid, err)
+		}
+	}
+	limit := c.clock.NewTimer(stopLimit)
+	defer limit.Stop()
+	for bus.Held(dir) {
+		select {
+		case <-ctx.Done():
+			return 0, errCancelled
+		case <-limit.Chan():
+			return 0, &stopError{pid}
+		case <-c.clock.After(pollEvery):
+		}
+	}
+	if pid == 0 {
+		pid = -1 // it ran, and nobody knows its number any more
+	}
+	return pid, nil
+}
+
+func (c *call) requestStop(ctx context.Context, dir string) (int, error) {
+	n, err := c.reach(ctx, dir)
+	if err != nil {
+		return 0, err
+	}
+	defer n.Close()
+	var v bus.Version
+	if err := n.daemon(ctx, bus.OpVersion, nil, &v); err != nil {
+		return 0, err
+	}
+	return v.PID, n.daemon(ctx, bus.OpShutdown, nil, nil)
+}
+
+// refusal reports whether a daemon answered, and said no.
+func refusal(err error) bool {
+	var api *bus.APIError
+	return errors.As(err, &api) || errors.Is(err, bus.ErrDenied) || errors.Is(err, bus.ErrUnauthorized)
+}
+
+// stopError: the daemon was asked to stop and still holds its lock.
+type stopError struct{ pid int }
+
+func (e *stopError) Error() string {
+	return fmt.Sprintf("the daemon (pid %d) was asked to stop and is still there after %s", e.pid, stopLimit)
+}
+
+func daemonRestartVerb() verb {
+	return verb{
+		name: "restart", args: "", short: "stop the daemon and start it again",
+		long:     `Sessions stay registered, and accepted messages are kept. It starts the daemon when none ran.`,
+		examples: []string{"claudemesh daemon restart"},
+		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "no-tcp", Usage: "no loopback TCP door"}},
+		run: func(ctx context.Context, c *call) error {
+			if err := c.want(0, 0, "claudemesh daemon restart"); err != nil {
+				return err
+			}
+			if _, err := c.down(ctx); err != nil {
+				return err
+			}
+			return c.up(ctx)
+		},
+	}
+}
+
+func daemonStatusVerb() verb {
+	return verb{
+		name: "status", args: "", short: "tell whether the daemon runs, and how its meshes are",
+		long:     `Starts nothing. The exit code is 0 when the daemon answers, else 1; --json has running, pid and the state of each mesh.`,
+		examples: []string{"claudemesh daemon status --json"},
+		fails:    []string{"1  it does not run, or runs and does not answer"},
+		run: func(ctx context.Context, c *call) error {
+			if err := c.want(0, 0, "claudemesh daemon status"); err != nil {
+				return err
+			}
+			dir, err := c.daemonDir()
+			if err != nil {
+				return err
+			}
+			var s bus.Status
+			n, err := c.running(ctx)
+			if err == nil {
+				defer n.Close()
+				err = n.daemon(ctx, bus.OpStatus, nil, &s)
+			}
+			if refusal(err) || errors.Is(err, context.Canceled) {
+				return err
+			}
+			if err != nil {
+				return c.statusWithout(dir, err)
+			}
+			return c.ui.result(s, func() error { return c.printStatus(s) })
+		},
+	}
+}
+
+// statusWithout is the status when no daemon answers.
+func (c *call) statusWithout(dir string, cause error) error {
+	out := map[string]any{"running": false}
+	text := "the daemon is not running"
+	if bus.Held(dir) {
+		f := explain(cause)
+		out = map[string]any{"running": true, "ipc_error": f.Message, "error": f.Code}
+		if info, err := bus.ReadInfo(dir); err == nil {
+			out["pid"] = info.PID
+		}
+		text = f.Message
+		if f.Hint != "" {
+			text += "\n" + f.Hint
+		}
+	}
+	if err := c.ui.result(out, func() error { return c.ui.print("%s", text) }); err != nil {
+		return err
+	}
+	return &exitError{exitFailed}
+}
+
+func (c *call) printStatus(s bus.Status) error {
+	if err := c.ui.print("the daemon is running (pid %d, version %s, since %s)", s.PID, s.Version, time.UnixMilli(s.StartedAt).Format(time.RFC3339)); err != nil {
+		return err
+	}
+	rows := [][2]string{{"socket", s.Socket}, {"tcp", s.TCPURL}, {"log", s.Log}, {"sessions", fmt.Sprint(s.Sessions)}}
+	if s.Broker != nil {
+		rows = append(rows, [2]string{"broker", s.Broker.URL + " " + s.Broker.Error})
+	}
+	for _, m := range s.Meshes {
+		line := fmt.Sprintf("%s  link %s  %s  %d unread", m.Mesh, m.Link, plural(m.Sessions, "session"), m.Unread)
+		if waiting := m.Outbox["pending"] + m.Outbox["inflight"]; waiting > 0 {
+			line += fmt.Sprintf("  %d waiting to be sent", waiting)
+		}
+		if dead := m.Outbox["dead"]; dead > 0 {
+			line += fmt.Sprintf("  %d refused", dead)
+		}
+		if m.Error != "" {
+			line += "  (" + cleanLine(m.Error) + ")"
+		}
+		rows = append(rows, [2]string{"mesh", line})
+	}
+	for _, n := range s.Notices {
+		rows = append(rows, [2]string{"notice", cleanLine(n)})
+	}
+	for _, r := range rows {
+		if r[1] == "" {
+			continue
+		}
+		if err := c.ui.print("  %-8s  %s", r[0], r[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func daemonVersionVerb() verb {
+	return verb{
+		name: "version", args: "", short: "print the version of the running daemon", hidden: true,
+		run: func(ctx context.Context, c *call) error {
+			n, err := c.running(ctx)
+			if err != nil {
+				return err
+			}
+			defer n.Close()
+			var v bus.Version
+			if err := n.daemon(ctx, bus.OpVersion, nil, &v); err != nil {
+				return err
+			}
+			return c.ui.result(map[string]any{"daemon_version": v.Version, "ipc_api": fmt.Sprintf("v%d", v.API), "pid": v.PID}, func() error {
+				return c.ui.print("daemon %s (api v%d, pid %d)", v.Version, v.API, v.PID)
+			})
+		},
+	}
+}

@@ -1,0 +1,29 @@
+package cli
+
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+)
+
+// Version of the program. CLI, daemon and shim are one binary and share it.
+const Version = "0.1.0"
+
+func versionVerb() verb {
+	return verb{
+		name: "version", args: "", short: "print the version",
+		run: func(_ context.Context, c *call) error { return c.version() },
+	}
+}
+
+func (c *call) version() error {
+	out := map[string]any{"ok": true, "version": Version, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				out["revision"] = s.Value
+			}
+		}
+	}
+	return c.ui.result(out, func() error { return c.ui.print("claudemesh v%s", Version) })
+}
