@@ -32,7 +32,7 @@ test-long:
 	GO='$(GO)' FUZZTIME=$(FUZZTIME) ./docs/fuzz.sh
 
 bench: build
-	CLAUDEMESH_BENCH_BIN=$(CURDIR)/$(BIN) $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./testenv/bench
+	$(GO) run ./testenv/bench -bin $(BIN)
 
 install: build
 	mkdir -p '$(PREFIX)'

@@ -17,6 +17,7 @@ import (
 type conn struct {
 	link   *Link
 	ws     *websocket.Conn
+	hangUp func() // closes the socket, whoever is reading or writing
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	out    chan outgoing
@@ -50,7 +51,7 @@ func (l *Link) connect(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	c := &conn{link: l, ws: ws, out: make(chan outgoing, 256), sends: newPending(256), calls: newPending(256), welcome: make(chan wire.HelloAck, 1)}
+	c := &conn{link: l, ws: ws, hangUp: func() { _ = ws.Close() }, out: make(chan outgoing, 256), sends: newPending(256), calls: newPending(256), welcome: make(chan wire.HelloAck, 1)}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.mailCtx, c.stopMail = context.WithCancel(c.ctx)
 	defer c.stopMail()
@@ -69,7 +70,7 @@ func (l *Link) connect(ctx context.Context) (time.Duration, error) {
 		case <-time.After(farewell):
 		}
 	}
-	ws.Close()
+	c.hangUp()
 	<-writer
 	<-reader
 	if opened.IsZero() {
@@ -127,7 +128,7 @@ func (c *conn) awaitWelcome() time.Time {
 // end closes the connection. Only the first cause is kept.
 func (c *conn) end(cause error) {
 	c.cancel(cause)
-	c.ws.Close()
+	c.hangUp()
 }
 
 // queue hands a frame to the writer. ErrNotOpen: the connection ended first, the frame never left.

@@ -202,8 +202,8 @@ func TestPushes(t *testing.T) {
 		p := b.open()
 		p.write(push("1"))
 		p.write(push("2"))
-		p.close(wire.CloseKicked, "kicked")
-		<-l.awaitDown()
+		p.sayClose(wire.CloseKicked, "kicked")
+		p.readEnd() // the link has seen it
 		close(gate)
 		if receive(t, handled) != "1" || receive(t, handled) != "2" {
 			t.Fatal("lost")
@@ -212,25 +212,4 @@ func TestPushes(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-}
-
-// awaitDown closes when the link is no longer open.
-func (r *running) awaitDown() <-chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			r.status.mu.Lock()
-			phase, changed := r.status.state.Phase, r.status.changed
-			r.status.mu.Unlock()
-			if phase != Open && r.current.Load() == nil {
-				return
-			}
-			select {
-			case <-changed:
-			case <-time.After(5 * time.Millisecond):
-			}
-		}
-	}()
-	return done
 }

@@ -16,7 +16,7 @@ import (
 // was open for at least 5; otherwise 0.1 to 1, 2, 4, 8, 16, 30 by attempt; from 5 up to at least 10 when the broker refused the hello or replaced the
 // session.
 //
-// When Run returns, its goroutines are gone and no handler runs.
+// After a refusal for good, what was received before is still handed over. When Run returns, its goroutines are gone and no handler runs.
 func (l *Link) Run(ctx context.Context) error {
 	if !l.started.CompareAndSwap(false, true) {
 		return ErrRunning
@@ -24,16 +24,15 @@ func (l *Link) Run(ctx context.Context) error {
 	noMore, done := make(chan struct{}), make(chan struct{})
 	go func() { defer close(done); l.mail.run(ctx, noMore) }()
 	err := l.connectUntil(ctx)
-	close(noMore)
-	<-done
-
 	st := l.State()
-	st.Phase, st.Since = Closed, l.clock.Now()
+	st.Phase, st.Since, st.Retry = Closed, l.clock.Now(), time.Time{}
 	if ctx.Err() == nil {
 		st.Err = err.Error()
 	}
 	l.status.end(st, err)
 	l.cfg.OnState(st)
+	close(noMore)
+	<-done
 	return err
 }
 
@@ -59,7 +58,9 @@ func (l *Link) connectUntil(ctx context.Context) error {
 			pauses.attempts = 0 // the troubles before it are history
 		}
 		pause := pauses.next(end)
-		l.enter(func(s *State) { s.Phase, s.Err, s.Attempts = Waiting, why, pauses.attempts })
+		l.enter(func(s *State) {
+			s.Phase, s.Err, s.Attempts, s.Retry = Waiting, why, pauses.attempts, l.clock.Now().Add(pause)
+		})
 		l.log.Info("broker link down", "reason", why, "retry_in", pause, "attempts", pauses.attempts)
 		if err := l.pause(ctx, pause); err != nil {
 			return err
@@ -69,6 +70,7 @@ func (l *Link) connectUntil(ctx context.Context) error {
 
 func (l *Link) enter(edit func(*State)) {
 	st := l.State()
+	st.Retry = time.Time{}
 	edit(&st)
 	st.Since = l.clock.Now()
 	l.status.set(st)

@@ -25,6 +25,8 @@ type State struct {
 	Err string
 	// Since is when the phase began.
 	Since time.Time
+	// Retry is when the next attempt is due, on the link's clock; zero unless waiting.
+	Retry time.Time
 	// Attempts counts the attempts that failed in a row; 0 while open.
 	Attempts int
 	// Capabilities are what the broker announced in hello_ack: nil until a broker was reached, and for a reference broker.

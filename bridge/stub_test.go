@@ -126,8 +126,12 @@ func (p *peer) readEnd() error {
 	}
 }
 
-func (p *peer) close(code int, reason string) {
+func (p *peer) sayClose(code int, reason string) {
 	_ = p.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(time.Second))
+}
+
+func (p *peer) close(code int, reason string) {
+	p.sayClose(code, reason)
 	p.ws.Close()
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -41,12 +42,12 @@ type rig struct {
 	http   *httptest.Server
 	mesh   Mesh
 	owner  mesh.Identity
-	alive  sync.Mutex
+	alive  sync.Mutex // one stop at a time
 }
 
 func newRig(t testing.TB, edit ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), cfg: Config{Version: "test", PublicURL: "ws://127.0.0.1:1/ws"}}
+	r := &rig{t: t, dir: t.TempDir(), cfg: Config{Clock: clockwork.NewRealClock(), Log: slog.New(slog.NewTextHandler(testLog{t}, nil)), Version: "test", PublicURL: "ws://127.0.0.1:1/ws"}}
 	for _, e := range edit {
 		e(&r.cfg)
 	}
@@ -58,6 +59,14 @@ func newRig(t testing.TB, edit ...func(*Config)) *rig {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// testLog writes the broker's log into the test's.
+type testLog struct{ t testing.TB }
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Logf("%s", bytes.TrimSpace(p))
+	return len(p), nil
 }
 
 func (r *rig) start() {
@@ -153,13 +162,19 @@ type client struct {
 	held [][]byte // read while waiting for something else
 }
 
-func (r *rig) dial() *client {
-	r.t.Helper()
-	ws, _, err := websocket.DefaultDialer.Dial(r.wsURL(), nil)
+func (r *rig) dial() *client { r.t.Helper(); return dialWS(r.t, r.wsURL()) }
+
+func dialWS(t testing.TB, url string) *client {
+	t.Helper()
+	ws, _, err := websocket.DefaultDialer.Dial(url, nil)
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	c := &client{t: r.t, ws: ws, got: make(chan []byte, 100_000), end: make(chan struct{})}
+	return adopt(t, ws)
+}
+
+func adopt(t testing.TB, ws *websocket.Conn) *client {
+	c := &client{t: t, ws: ws, got: make(chan []byte, 100_000), end: make(chan struct{})}
 	go func() {
 		defer close(c.end)
 		for {
@@ -172,7 +187,7 @@ func (r *rig) dial() *client {
 			c.got <- data
 		}
 	}()
-	r.t.Cleanup(func() { c.close() })
+	t.Cleanup(func() { c.close() })
 	return c
 }
 
@@ -263,6 +278,14 @@ func (c *client) event(name string) wire.Push {
 	}))
 }
 
+// eventOf waits for an event about one routing key.
+func (c *client) eventOf(name, key string) wire.Push {
+	c.t.Helper()
+	return into[wire.Push](c, c.next(func(h wire.Head, d []byte) bool {
+		return h.Type == wire.TypePush && bytes.Contains(d, []byte(`"event":"`+name+`"`)) && bytes.Contains(d, []byte(key))
+	}))
+}
+
 // call sends a request and returns its answer.
 func (c *client) call(frameType string, fields map[string]any) []byte {
 	c.t.Helper()
@@ -292,7 +315,7 @@ func (c *client) quiet() {
 		break
 	}
 	for _, data := range c.held {
-		if h, _ := wire.Peek(data); h.Type == wire.TypePush && !bytes.Contains(data, []byte(`"subtype":"system"`)) || h.Type == wire.TypeReceipt {
+		if h, _ := wire.Peek(data); h.Type == wire.TypePush && !bytes.Contains(data, []byte(`"subtype":"system"`)) {
 			c.t.Fatalf("unexpected %s", data)
 		}
 	}
@@ -415,4 +438,13 @@ func withoutAcks(h *wire.Hello) { h.Capabilities = nil }
 func fakeClock(at time.Time) (*clockwork.FakeClock, func(*Config)) {
 	c := clockwork.NewFakeClockAt(at)
 	return c, func(cfg *Config) { cfg.Clock = c }
+}
+
+func mustJSON(t testing.TB, v any) []byte {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }

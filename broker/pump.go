@@ -75,26 +75,41 @@ func (p *pump) run() {
 	defer close(p.ended)
 	var subs sync.WaitGroup
 	defer subs.Wait()
-	err := p.subscribe(&subs)
-	for err == nil {
-		for _, b := range p.boxes {
-			if err = p.empty(b); err != nil {
-				break
-			}
-		}
-		if err != nil {
-			break
+	if err := p.subscribe(&subs); err != nil {
+		p.c.log.Error("mailbox not readable", "err", err)
+		p.c.close(websocket.CloseInternalServerErr, "store unavailable")
+		return
+	}
+	var again <-chan time.Time
+	for {
+		if err := p.emptyAll(); p.c.ctx.Err() != nil {
+			return
+		} else if err != nil { // the connection can still send; its mail waits for the store
+			p.c.log.Warn("mailbox not readable, trying again", "err", err)
+			again = p.c.b.clock.After(time.Second)
 		}
 		select {
 		case <-p.c.ctx.Done():
 			return
 		case <-p.signal:
+		case <-again:
+			again = nil
 		}
 	}
-	if p.c.ctx.Err() == nil {
-		p.c.log.Error("mailbox not readable", "err", err)
-		p.c.close(websocket.CloseInternalServerErr, "store unavailable")
+}
+
+// emptyAll deals with everything in every mailbox. After a failure the mailbox is read from the stream the next time.
+func (p *pump) emptyAll() error {
+	var failed error
+	for _, b := range p.boxes {
+		if err := p.empty(b); err != nil {
+			b.mu.Lock()
+			b.gap = true
+			b.mu.Unlock()
+			failed = err
+		}
 	}
+	return failed
 }
 
 // subscribe listens for live copies before anything is read, so that no entry falls between. Every subscription ends with the connection.
@@ -184,6 +199,10 @@ func (p *pump) catchUp(b *box) error {
 // deliver pushes one entry, waiting for room if the client owes acknowledgements, and moves the cursor over it.
 func (p *pump) deliver(b *box, seq uint64, data []byte) error {
 	c := p.c
+	if c.b.settler.settled(seq) {
+		b.cursor = seq
+		return nil
+	}
 	var m mail
 	if err := json.Unmarshal(data, &m); err != nil {
 		c.log.Error("mailbox entry not readable, passed over", "seq", seq, "err", err)

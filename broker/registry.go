@@ -80,6 +80,7 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, parentMemberID, name st
 	if !c.isSession {
 		who.state.Groups = slices.Clone(c.groups)
 	}
+	tell := m.others(c, c.isSession)
 	m.enter(c)
 	c.mesh = m
 	b.greeting--
@@ -97,7 +98,7 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, parentMemberID, name st
 	c.greet(saved, restored)
 	c.pump = startPump(c)
 	if !silent {
-		b.joined(c, saved)
+		b.joined(c, saved, tell)
 	}
 	return nil
 }
@@ -296,8 +297,8 @@ type joinedData struct {
 	Summary    string       `json:"summary,omitempty"`
 }
 
-// joined tells the mesh of a new presence: after a member's hello all but its own connections, after a session's everybody else.
-func (b *Broker) joined(c *conn, saved stateRecord) {
+// joined tells of a new presence those who were there when it came.
+func (b *Broker) joined(c *conn, saved stateRecord, tell []*conn) {
 	b.mu.RLock()
 	data := joinedData{Name: c.name, Pubkey: c.routingKey(), Groups: append([]mesh.Group{}, c.groups...)}
 	b.mu.RUnlock()
@@ -306,7 +307,7 @@ func (b *Broker) joined(c *conn, saved stateRecord) {
 		event, data.Summary = wire.EventPeerReturned, saved.Summary
 		data.LastSeenAt = wire.Timestamp(unixMilli(saved.LastSeen))
 	}
-	b.broadcast(c, event, data, c.isSession)
+	b.tell(tell, c.mesh.rec.ID, event, data)
 }
 
 // left tells the mesh that a presence ended.
@@ -314,8 +315,27 @@ func (b *Broker) left(c *conn) {
 	b.broadcast(c, wire.EventPeerLeft, wire.PeerEvent{Name: c.name, Pubkey: c.routingKey()}, c.isSession)
 }
 
-// broadcast sends a system event about c to the other connections of its mesh, those of the same member only if siblings is set.
+// others lists the connections beside c; without siblings, those of other members only. A member connection's comings and goings are no news to its own
+// member, a session's are.
+func (m *meshState) others(c *conn, siblings bool) (all []*conn) {
+	for o := range m.conns {
+		if o != c && (siblings || o.member != c.member) {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+// broadcast sends a system event about c to the others that are there now.
 func (b *Broker) broadcast(c *conn, event string, data any, siblings bool) {
+	b.mu.RLock()
+	all := c.mesh.others(c, siblings)
+	b.mu.RUnlock()
+	b.tell(all, c.mesh.rec.ID, event, data)
+}
+
+// tell sends a system event.
+func (b *Broker) tell(to []*conn, meshID, event string, data any) {
 	id, err := uuid.NewRandomFromReader(b.cfg.Rand)
 	if err != nil {
 		b.log.Error("event not sent", "err", err)
@@ -327,19 +347,15 @@ func (b *Broker) broadcast(c *conn, event string, data any, siblings bool) {
 		return
 	}
 	frame, err := wire.Encode(wire.Push{
-		Type: wire.TypePush, Subtype: wire.SubtypeSystem, Event: event, EventData: raw, MessageID: id.String(), MeshID: c.mesh.rec.ID,
+		Type: wire.TypePush, Subtype: wire.SubtypeSystem, Event: event, EventData: raw, MessageID: id.String(), MeshID: meshID,
 		SenderPubkey: "system", Priority: wire.PriorityLow, CreatedAt: wire.Timestamp(b.now()),
 	})
 	if err != nil {
 		b.log.Error("event not sent", "err", err)
 		return
 	}
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for o := range c.mesh.conns {
-		if o != c && (siblings || o.member != c.member) {
-			o.event(frame)
-		}
+	for _, o := range to {
+		o.event(frame)
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"sync"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -18,6 +20,9 @@ type settler struct {
 	store *store
 	log   *slog.Logger
 	jobs  chan settlement
+
+	mu     sync.Mutex
+	recent *simplelru.LRU[uint64, struct{}] // acknowledged mail that may still be in the stream, or just was
 }
 
 // settlement is one acknowledgement. Either half may be absent.
@@ -32,14 +37,34 @@ type receiptFor struct {
 	receipt wire.Receipt
 }
 
-const settleBatch = 128
+const (
+	settleBatch  = 128
+	settleQueue  = 4096
+	settleRecent = 2 * settleQueue
+)
 
 func newSettler(s *store, log *slog.Logger) *settler {
-	return &settler{store: s, log: log, jobs: make(chan settlement, 4096)}
+	// The only error is for a size below one.
+	recent, _ := simplelru.NewLRU[uint64, struct{}](settleRecent, nil)
+	return &settler{store: s, log: log, jobs: make(chan settlement, settleQueue), recent: recent}
 }
 
 // add queues one settlement. It blocks when thousands are waiting; run always makes progress.
-func (s *settler) add(j settlement) { s.jobs <- j }
+func (s *settler) add(j settlement) {
+	if j.seq != 0 {
+		s.mu.Lock()
+		s.recent.Add(j.seq, struct{}{})
+		s.mu.Unlock()
+	}
+	s.jobs <- j
+}
+
+// settled reports whether an entry has been acknowledged, though the stream may still hold it: a new connection is not to see it again.
+func (s *settler) settled(seq uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recent.Contains(seq)
+}
 
 // close lets run end once everything queued is done. No add may follow.
 func (s *settler) close() { close(s.jobs) }

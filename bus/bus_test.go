@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 )
 
@@ -137,6 +138,15 @@ func (h *heard) until(t *testing.T, subject string) (before []string) {
 			t.Fatalf("nothing on %s; before: %q", subject, before)
 		}
 	}
+}
+
+// store publishes to a stream and waits until it is stored, and with it everything that was published there before.
+func store(t *testing.T, nc *nats.Conn, subject string) {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	must(t, err)
+	_, err = js.Publish(ctxOf(t), subject, []byte(`{"n":1}`))
+	must(t, err)
 }
 
 // lines is a log handler's target that tests can read.

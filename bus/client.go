@@ -118,7 +118,7 @@ func connectError(ctx context.Context, err error) error {
 // Do sends in as JSON (nothing when nil) and reads the answer into out (ignored when nil). It returns
 //   - *APIError when the handler refuses,
 //   - ErrDenied at once when the credential does not allow the subject,
-//   - ErrNoDaemon when nobody answers there, or the connection is closed,
+//   - ErrNoDaemon when nobody answers there, or the connection was closed before: the request was not carried out,
 //   - ErrInterrupted when the connection breaks meanwhile: the request may have been carried out,
 //   - ctx's error when it ends first.
 func (c *Client) Do(ctx context.Context, subject string, in, out any) error {
@@ -140,9 +140,10 @@ func (c *Client) Do(ctx context.Context, subject string, in, out any) error {
 	}
 	ctx, done := c.denials.watch(ctx, subject)
 	defer done()
+	closed := c.nc.IsClosed()
 	msg, err := c.nc.RequestWithContext(ctx, subject, data)
 	if err != nil {
-		return c.callError(ctx, subject, err)
+		return c.callError(ctx, subject, closed, err)
 	}
 	if code := msg.Header.Get(micro.ErrorCodeHeader); code != "" {
 		n, convErr := strconv.Atoi(code)
@@ -160,7 +161,9 @@ func (c *Client) Do(ctx context.Context, subject string, in, out any) error {
 	return nil
 }
 
-func (c *Client) callError(ctx context.Context, subject string, err error) error {
+// callError names what went wrong. A connection that was open when the request began may have carried it before it broke: only one that was closed already
+// is proof that nothing was sent.
+func (c *Client) callError(ctx context.Context, subject string, closed bool, err error) error {
 	cause := context.Cause(ctx)
 	switch {
 	case errors.Is(cause, ErrDenied), errors.Is(cause, ErrInterrupted):
@@ -169,7 +172,9 @@ func (c *Client) callError(ctx context.Context, subject string, err error) error
 		return fmt.Errorf("wait for reply on %s: %w", subject, cause)
 	case errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("%w: nobody answers on %s", ErrNoDaemon, subject)
-	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrDisconnected):
+	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionClosed) && !closed:
+		return fmt.Errorf("%w: %s: %w", ErrInterrupted, subject, err)
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining):
 		return fmt.Errorf("%w: %w", ErrNoDaemon, err)
 	}
 	return fmt.Errorf("request %s: %w", subject, err)
@@ -192,7 +197,7 @@ func (c *Client) Subscribe(subject string, fn func(*nats.Msg)) (*nats.Subscripti
 	err = c.nc.FlushWithContext(ctx)
 	if err == nil {
 		// The server's objection, if any, has arrived before the answer to the flush; the error handler may still be on its way to tell us.
-		err = c.denials.settled(ctx, c.nc.LastError())
+		err = c.denials.settled(ctx, c.nc.LastError)
 	}
 	if err == nil && denied() {
 		err = ErrDenied

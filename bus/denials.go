@@ -73,17 +73,15 @@ func (d *denials) watchSubscription(subject string) (denied func() bool, done fu
 		}
 }
 
-// settled waits until the handler has seen last, the connection's latest error. Errors are handled in the order of their arrival, so any refusal from
-// before is noted by then.
-func (d *denials) settled(ctx context.Context, last error) error {
-	if !errors.Is(last, nats.ErrPermissionViolation) {
-		return nil
-	}
+// settled waits until the handler has seen the connection's latest error, as latest tells it. Errors are handled in the order of their arrival, so any
+// refusal from before the call is noted by then.
+func (d *denials) settled(ctx context.Context, latest func() error) error {
 	for {
 		d.mu.Lock()
-		seen, next := d.handled == last, d.handledCh //nolint:errorlint // the very same value is meant
+		handled, next := d.handled, d.handledCh
 		d.mu.Unlock()
-		if seen {
+		last := latest()
+		if !errors.Is(last, nats.ErrPermissionViolation) || handled == last { //nolint:errorlint // the very same value is meant
 			return nil
 		}
 		select {

@@ -144,7 +144,7 @@ func (d *door) splice(c, s net.Conn) {
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		_, _ = io.Copy(c, s) // the end of a connection is no error
+		_, _ = io.Copy(patient{c}, s) // the end of a connection is no error
 		s.Close()
 		// The server has said its last word, perhaps why it refuses. Closing now, with bytes of the client unread, could keep it from hearing that.
 		_ = c.SetReadDeadline(time.Now().Add(linger))
@@ -157,6 +157,14 @@ func (d *door) splice(c, s net.Conn) {
 	<-back
 	_, _ = io.Copy(io.Discard, c)
 	c.Close()
+}
+
+// patient gives a client that does not read a bounded time for each write; without the bound its goroutines would stay after the server has cut it.
+type patient struct{ net.Conn }
+
+func (p patient) Write(b []byte) (int, error) {
+	_ = p.SetWriteDeadline(time.Now().Add(10 * linger))
+	return p.Conn.Write(b)
 }
 
 func (d *door) forget(c, s net.Conn) {

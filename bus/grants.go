@@ -42,6 +42,12 @@ type Grant struct {
 	Expires  time.Time
 }
 
+// Check returns ErrBadGrant for a grant that Grants.Add would refuse.
+func (g Grant) Check() error {
+	_, err := permissionsOf(g)
+	return err
+}
+
 // Hash is SHA-256 of a token: what the server keeps instead of the token.
 type Hash = [32]byte
 

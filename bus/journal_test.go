@@ -33,7 +33,9 @@ func TestJournal(t *testing.T) {
 		}
 		js, err := jetstream.New(bus)
 		must(t, err)
-		for name, want := range map[string]uint64{StreamMessages: 100, StreamEvents: 1} {
+		store(t, bus, AllMsgSubject("demo"))
+		store(t, bus, EventSubject("demo", "x"))
+		for name, want := range map[string]uint64{StreamMessages: 101, StreamEvents: 2} {
 			st, err := js.Stream(ctx, name)
 			must(t, err)
 			if n := st.CachedInfo().State.Msgs; n != want {

@@ -108,7 +108,8 @@ func NewService(nc *nats.Conn, version string, log *slog.Logger) (*Service, erro
 	return s, nil
 }
 
-// Handle registers h for subject, a pattern like [AnySend]. Name ([A-Za-z0-9_-]+) is what `nats micro info` shows. A request over maxBytes is answered 413.
+// Handle registers h for subject, a pattern like [AnySend]. Name ([A-Za-z0-9_-]+) is what `nats micro info` shows. A request over maxBytes is answered 413. When
+// Handle returns, the server has the registration: a request sent from then on is heard.
 func (s *Service) Handle(name, subject string, maxBytes int, h Handler) error {
 	if maxBytes <= 0 || h == nil {
 		return fmt.Errorf("register %s: a size limit and a handler are needed", name)
@@ -118,6 +119,9 @@ func (s *Service) Handle(name, subject string, maxBytes int, h Handler) error {
 	s.stats[name] = n
 	s.mu.Unlock()
 	err := s.svc.AddEndpoint(name, micro.HandlerFunc(func(r micro.Request) { s.serve(r, n, maxBytes, h) }), micro.WithEndpointSubject(subject))
+	if err == nil {
+		err = s.nc.FlushTimeout(DefaultConnectTimeout)
+	}
 	if err != nil {
 		return fmt.Errorf("register %s: %w", name, err)
 	}

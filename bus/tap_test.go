@@ -28,6 +28,7 @@ func TestATapReadsEverything(t *testing.T) {
 		for _, subject := range []string{SessionMsgSubject("demo", "s1"), EventSubject("demo", "peer_join"), ReceiptSubject("demo", User, "m1")} {
 			must(t, bus.Publish(subject, []byte(`{"n":1}`)))
 		}
+		store(t, bus, AllMsgSubject("demo"))
 		must(t, bus.Publish("mesh.fence", nil))
 		got := all.until(t, "mesh.fence")
 		for _, want := range []string{"mesh.demo.user.send.dm", "mesh.demo.msg.session.s1", "mesh.demo.event.peer_join", "mesh.demo.receipt.user.m1"} {
@@ -101,8 +102,7 @@ func TestATapWritesNothing(t *testing.T) {
 	bus := busConn(t, s)
 	must(t, EnsureStreams(ctx, bus))
 	must(t, service(t, s).Handle("send", AnySend, 1<<10, echo))
-	must(t, bus.Publish(SessionMsgSubject("demo", "first"), []byte("a message")))
-	must(t, bus.Flush())
+	store(t, bus, SessionMsgSubject("demo", "first"))
 	token := grant(t, s, Grant{Role: RoleTap})
 	violations := make(chan error, 256)
 	tap, err := nats.Connect(s.TCPURL(), nats.Token(token), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { violations <- err }))
@@ -174,7 +174,7 @@ func TestATapWritesNothing(t *testing.T) {
 				break
 			}
 		}
-		must(t, bus.Publish("mesh.demo.msg.all", nil))
+		store(t, bus, "mesh.demo.msg.all")
 		if got := victim.until(t, "mesh.demo.msg.all"); len(got) != 0 {
 			t.Errorf("the tap made the server publish %q", got)
 		}

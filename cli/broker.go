@@ -2,8 +2,14 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
 
 	urfave "github.com/urfave/cli/v3"
+
+	"claudemesh/daemon"
 )
 
 func brokerVerb() verb {
@@ -32,4 +38,26 @@ proxy that adds TLS in front of it before others reach it over a network you do 
 			return c.serveBroker(ctx)
 		},
 	}
+}
+
+func (c *call) serveBroker(ctx context.Context) error {
+	data, err := filepath.Abs(c.cmd.String("data"))
+	if err != nil {
+		return fmt.Errorf("find data directory: %w", err)
+	}
+	var printErr error
+	err = c.rooms.broker(ctx, daemon.BrokerOptions{
+		Options: daemon.Options{Version: Version, Log: slog.New(slog.NewJSONHandler(c.stderr, nil))},
+		Listen:  c.cmd.String("listen"), DataDir: data, PublicURL: c.cmd.String("public-url"),
+		Ready: func(addr string) {
+			token := filepath.Join(data, daemon.AdminTokenFile)
+			printErr = c.ui.result(map[string]any{"ok": true, "listen": addr, "data": data, "admin_token_file": token}, func() error {
+				return c.ui.print("the broker listens on %s\n  admin token  %s", addr, token)
+			})
+		},
+	})
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // interrupted while it started
+	}
+	return errors.Join(err, printErr)
 }

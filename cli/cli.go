@@ -116,7 +116,7 @@ type verb struct {
 }
 
 func (a *app) command(v verb) *urfave.Command {
-	cmd := &urfave.Command{Name: v.name, Aliases: v.aliases, Usage: v.short, Flags: v.flags, Hidden: v.hidden}
+	cmd := &urfave.Command{Name: v.name, Aliases: v.aliases, Usage: v.short, Flags: v.flags, Hidden: v.hidden, Metadata: map[string]any{verbKey: v}}
 	for _, s := range v.subs {
 		cmd.Commands = append(cmd.Commands, a.command(s))
 	}

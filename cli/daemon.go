@@ -20,6 +20,7 @@ import (
 // rooms are the long-running parts of the program that the CLI only starts.
 type rooms struct {
 	daemon func(context.Context, daemon.Options) error
+	broker func(context.Context, daemon.BrokerOptions) error
 }
 
 // stopLimit is how long daemon down waits for the daemon to be gone.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -37,17 +38,31 @@ type failure struct {
 	Exit    int
 }
 
-// MarshalJSON makes one flat object; the fixed keys win over Data.
+// MarshalJSON makes one flat object: the fixed keys first, then those of Data, of which none replaces a fixed one.
 func (f *failure) MarshalJSON() ([]byte, error) {
-	out := map[string]any{}
+	fixed, err := json.Marshal(struct {
+		OK      bool   `json:"ok"`
+		Code    string `json:"error"`
+		Message string `json:"message"`
+		Hint    string `json:"hint,omitempty"`
+	}{false, f.Code, f.Message, f.Hint})
+	if err != nil {
+		return nil, err
+	}
+	more := map[string]any{}
 	for k, v := range f.Data {
-		out[k] = v
+		if k != "ok" && k != "error" && k != "message" && k != "hint" {
+			more[k] = v
+		}
 	}
-	out["ok"], out["error"], out["message"] = false, f.Code, f.Message
-	if f.Hint != "" {
-		out["hint"] = f.Hint
+	if len(more) == 0 {
+		return fixed, nil
 	}
-	return json.Marshal(out)
+	rest, err := json.Marshal(more)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(fixed[:len(fixed)-1], []byte(","), rest[1:]), nil
 }
 
 // Errors of the verbs, told apart by explain.
@@ -123,6 +138,7 @@ func explain(err error) *failure {
 		large   *tooLargeError
 		start   *startError
 		paused  *pausedError
+		stop    *stopError
 		wait    *waitError
 		failed  *sendFailedError
 		api     *bus.APIError
@@ -161,6 +177,8 @@ func explain(err error) *failure {
 	case errors.As(err, &paused):
 		f.Code, f.Hint = "daemon_not_answering", paused.hint()
 		f.Data = map[string]any{"pid": paused.pid}
+	case errors.As(err, &stop):
+		f.Code, f.Data, f.Hint = "shutdown_timeout", map[string]any{"stopped": false, "pid": stop.pid}, fmt.Sprintf("if it was paused, continue it with: kill -CONT %d", stop.pid)
 	case errors.As(err, &api):
 		explainAPI(f, api)
 	case errors.Is(err, bus.ErrUnauthorized), errors.Is(err, feed.ErrNoToken):

@@ -27,7 +27,7 @@ const exitTable = `exit codes:
 func helpVerb() verb {
 	return verb{
 		name: "help", args: "[COMMAND…]", short: "explain a command",
-		run: func(ctx context.Context, c *call) error {
+		run: func(_ context.Context, c *call) error {
 			cmd := c.cmd.Root()
 			for _, word := range c.args() {
 				sub := cmd.Command(word)
@@ -36,21 +36,13 @@ func helpVerb() verb {
 				}
 				cmd = sub
 			}
-			// The verb's own --help, so that there is one text.
-			return again(ctx, c.app, append(c.args(), "--help"))
+			return (&call{app: c.app, cmd: cmd}).help(cmd.Metadata[verbKey].(verb))
 		},
 	}
 }
 
-// again runs the tree once more with other arguments.
-func again(ctx context.Context, a *app, words []string) error {
-	root := a.root()
-	w, err := canonical(root, words)
-	if err != nil {
-		return err
-	}
-	return root.Run(ctx, append([]string{root.Name}, w.args...))
-}
+// verbKey is where a command keeps the verb it was made of.
+const verbKey = "verb"
 
 func (c *call) help(v verb) error {
 	var b strings.Builder

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -70,11 +69,11 @@ not listed, and can be written to all the same.
 
 // peerRow is one row: as it came, so that no key of a newer broker is lost, and as far as we understand it.
 type peerRow struct {
-	raw map[string]json.RawMessage
+	raw json.RawMessage
 	bus.Peer
 }
 
-func (r peerRow) MarshalJSON() ([]byte, error) { return json.Marshal(r.raw) }
+func (r peerRow) MarshalJSON() ([]byte, error) { return r.raw, nil }
 
 // peers asks for the peers of one mesh, the own session first.
 func (n *conn) peers(ctx context.Context, slug string, all bool) ([]peerRow, error) {
@@ -86,8 +85,8 @@ func (n *conn) peers(ctx context.Context, slug string, all bool) ([]peerRow, err
 	}
 	rows := []peerRow{}
 	for _, raw := range reply.Peers {
-		var r peerRow
-		if err := errors.Join(json.Unmarshal(raw, &r.raw), json.Unmarshal(raw, &r.Peer)); err != nil {
+		r := peerRow{raw: raw}
+		if err := json.Unmarshal(raw, &r.Peer); err != nil {
 			return nil, fmt.Errorf("decode list of peers: %w", err)
 		}
 		if all || r.PeerRole != rolePlane {
@@ -214,12 +213,14 @@ func project(rows []peerRow, fields []string) any {
 	out := make([]json.RawMessage, 0, len(rows))
 	for _, r := range rows {
 		var b strings.Builder
+		var keys map[string]json.RawMessage
+		_ = json.Unmarshal(r.raw, &keys) // it was an object before
 		for i, f := range fields {
 			key := f
 			if f == "name" {
 				key = "displayName"
 			}
-			value, ok := r.raw[key]
+			value, ok := keys[key]
 			if !ok {
 				value = json.RawMessage("null")
 			}

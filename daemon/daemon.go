@@ -59,6 +59,7 @@ type Daemon struct {
 	mu     sync.RWMutex
 	meshes map[string]*meshRun // by slug
 	config sync.Mutex          // one change of config.json at a time
+	taps   sync.Mutex          // one change of the tap's token at a time
 
 	stopOnce sync.Once
 	stopErr  error
@@ -167,18 +168,14 @@ func (d *Daemon) openStores(ctx context.Context) (err error) {
 }
 
 func (d *Daemon) openBus(ctx context.Context) (err error) {
+	grants, err := d.resumeGrants(ctx)
+	if err != nil {
+		return err
+	}
 	// SyncAlways is for the streams of this daemon's own broker; those of the bus opt out of it.
-	d.server, err = bus.StartServer(bus.ServerConfig{Dir: d.opt.Dir, TCP: !d.opt.NoTCP, Log: d.opt.Log, SyncAlways: true})
+	d.server, err = bus.StartServer(bus.ServerConfig{Dir: d.opt.Dir, TCP: !d.opt.NoTCP, Log: d.opt.Log, SyncAlways: true, Grants: grants})
 	if err != nil {
 		return fmt.Errorf("start bus: %w", err)
-	}
-	token, err := d.localToken()
-	if err != nil {
-		return err
-	}
-	d.server.Grants().Add(bus.HashToken(token), bus.Grant{Role: bus.RoleUser, Actor: bus.User})
-	if err := d.resumeTap(); err != nil {
-		return err
 	}
 	nc, err := d.server.BusConn()
 	if err != nil {

@@ -100,8 +100,9 @@ func (d *Daemon) status(ctx context.Context, c *bus.Call) (any, error) {
 	s.Sessions = len(live)
 	d.mu.RLock()
 	s.Notices = append(s.Notices, d.notices...)
+	host := d.broker
 	d.mu.RUnlock()
-	s.Broker = d.broker.info()
+	s.Broker = host.info()
 	return s, nil
 }
 

@@ -192,6 +192,8 @@ func (m *meshRun) call(ctx context.Context, link *bridge.Link, op string, fields
 		return reply, nil
 	case errors.As(err, &refused):
 		return nil, &bus.APIError{Code: 502, Reason: "broker_refused", Detail: fmt.Sprintf("the broker refused %s: %s (%s)", op, refused.Message, refused.Code), Data: map[string]any{"broker_code": refused.Code}}
+	case errors.Is(err, bridge.ErrBadOp), errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge):
+		return nil, &bus.APIError{Code: 400, Reason: "bad_operation", Detail: fmt.Sprintf("the broker cannot be asked for %s: %v", op, err)}
 	case errors.Is(err, bridge.ErrNotOpen), errors.Is(err, bridge.ErrLost):
 		return nil, m.down()
 	case errors.Is(err, context.DeadlineExceeded):

@@ -186,7 +186,7 @@ func (m *meshRun) concerned(msg inbox.Message, src bridge.Source, live []session
 	for _, s := range live {
 		switch {
 		case s.PublicKey == msg.SenderKey:
-		case msg.ToKind == inbox.ToSession && s.PublicKey != msg.RecipientKey && s.ID != src.Session:
+		case msg.ToKind == inbox.ToSession && s.PublicKey != msg.RecipientKey:
 		case msg.ToKind == inbox.ToGroup && !inGroup(s, strings.TrimPrefix(msg.TargetSpec, "@")):
 		default:
 			out = append(out, s.ID)
@@ -208,8 +208,9 @@ func (m *meshRun) announce(msg inbox.Message, sessions []string) {
 	}
 	switch msg.ToKind {
 	case inbox.ToSession:
+		// Nobody of this name runs. The user and the taps may hear of it, another session may not: the key stands where no session's id can.
 		if len(sessions) == 0 {
-			m.d.journal.Publish(bus.MemberMsgSubject(slug), item)
+			m.d.journal.Publish(bus.SessionMsgSubject(slug, msg.RecipientKey), item)
 		}
 	case inbox.ToGroup:
 		m.d.journal.Publish(bus.GroupMsgSubject(slug, strings.TrimPrefix(msg.TargetSpec, "@")), item)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,9 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	}
 	if replaced != nil {
 		d.server.Grants().Revoke(replaced.TokenHash)
-		m.links.RemoveSession(replaced.ID)
+		if old, err := d.mesh(replaced.Mesh); err == nil { // it may have been a session of another mesh
+			old.links.RemoveSession(replaced.ID)
+		}
 	}
 	path, err := d.writeSessionToken(s.ID, token)
 	if err != nil {
@@ -111,6 +114,11 @@ func checkSession(req *bus.SessionStart) error {
 			return bad(fmt.Sprintf("%q cannot be a group's name", g.Name))
 		}
 	}
+	// Ids that mean something else in a subject, and capabilities that nobody knows.
+	grant := bus.Grant{Role: bus.RoleSession, Actor: cmp.Or(req.ID, "minted"), Mesh: req.Mesh, OnlyMesh: req.OnlyMesh, Caps: req.Caps}
+	if err := grant.Check(); err != nil {
+		return bad(err.Error())
+	}
 	return nil
 }
 
@@ -124,6 +132,15 @@ func (d *Daemon) writeSessionToken(id, token string) (string, error) {
 	return path, writePrivate(path, token+"\n")
 }
 
+// sessionGrant is what a session's token allows.
+func sessionGrant(s session.Session) bus.Grant {
+	g := bus.Grant{Role: bus.RoleSession, Actor: s.ID, Mesh: s.Mesh, OnlyMesh: s.OnlyMesh, Caps: s.Caps}
+	for _, group := range s.Groups {
+		g.Groups = append(g.Groups, decodeGroup(group).Name)
+	}
+	return g
+}
+
 // join gives a registered session its credential and its link.
 func (m *meshRun) join(s session.Session) error {
 	key, err := mesh.IdentityFromSecret(s.KeySecret.Reveal())
@@ -131,12 +148,12 @@ func (m *meshRun) join(s session.Session) error {
 		return fmt.Errorf("session key: %w", err)
 	}
 	groups := make([]mesh.Group, 0, len(s.Groups))
-	names := make([]string, 0, len(s.Groups))
 	for _, g := range s.Groups {
 		groups = append(groups, decodeGroup(g))
-		names = append(names, decodeGroup(g).Name)
 	}
-	m.d.server.Grants().Add(s.TokenHash, bus.Grant{Role: bus.RoleSession, Actor: s.ID, Mesh: s.Mesh, OnlyMesh: s.OnlyMesh, Groups: names, Caps: s.Caps})
+	if err := m.d.server.Grants().Add(s.TokenHash, sessionGrant(s)); err != nil {
+		return fmt.Errorf("admit session: %w", err)
+	}
 	if err := m.links.AddSession(bridge.SessionIdentity{ID: s.ID, Name: s.Name, Key: key, Cwd: s.Cwd, PID: s.PID, Role: s.Role, Groups: groups}); err != nil {
 		return fmt.Errorf("open session link: %w", err)
 	}
@@ -204,7 +221,7 @@ func (d *Daemon) resumeSessions(ctx context.Context) error {
 			continue // the mesh was left meanwhile; the session stays registered in case it is joined again
 		}
 		if err := m.join(s); err != nil {
-			return err
+			d.notice(fmt.Sprintf("session %s is not resumed: %v", s.ID, err))
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,17 +44,31 @@ func (d *Daemon) newToken(path string) (string, error) {
 	return token, nil
 }
 
-// resumeTap lets a tap that was handed out before this start connect again.
-func (d *Daemon) resumeTap() error {
-	b, err := os.ReadFile(filepath.Join(d.opt.Dir, tapTokenFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// resumeGrants are the credentials that hold from before this start: the user's, the tap's, and those of the sessions that still run. They are in force
+// before a door opens, so that a client that comes back at once is not turned away.
+func (d *Daemon) resumeGrants(ctx context.Context) (map[bus.Hash]bus.Grant, error) {
+	token, err := d.localToken()
 	if err != nil {
-		return fmt.Errorf("read tap token: %w", err)
+		return nil, err
 	}
-	d.server.Grants().Add(bus.HashToken(strings.TrimSpace(string(b))), bus.Grant{Role: bus.RoleTap, Actor: tapActor})
-	return nil
+	grants := map[bus.Hash]bus.Grant{bus.HashToken(token): {Role: bus.RoleUser, Actor: bus.User}}
+	tap, err := os.ReadFile(filepath.Join(d.opt.Dir, tapTokenFile))
+	switch {
+	case err == nil:
+		grants[bus.HashToken(strings.TrimSpace(string(tap)))] = bus.Grant{Role: bus.RoleTap, Actor: tapActor}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("read tap token: %w", err)
+	}
+	live, err := d.session.Live(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	for _, s := range live {
+		if g := sessionGrant(s); g.Check() == nil { // what does not pass is told when the sessions are resumed
+			grants[s.TokenHash] = g
+		}
+	}
+	return grants, nil
 }
 
 // tapActor is the actor of every tap; it is no session id, since those never equal it.
@@ -64,17 +79,23 @@ func (d *Daemon) openTap() (bus.Tap, error) {
 	if d.server.TCPURL() == "" {
 		return bus.Tap{}, &bus.APIError{Code: 409, Reason: "tcp_closed", Detail: "the daemon runs without its TCP door (--no-tcp), which the nats CLI needs"}
 	}
+	d.taps.Lock()
+	defer d.taps.Unlock()
 	path := filepath.Join(d.opt.Dir, tapTokenFile)
 	token, err := d.tokenAt(path)
 	if err != nil {
 		return bus.Tap{}, err
 	}
-	d.server.Grants().Add(bus.HashToken(token), bus.Grant{Role: bus.RoleTap, Actor: tapActor})
+	if err := d.server.Grants().Add(bus.HashToken(token), bus.Grant{Role: bus.RoleTap, Actor: tapActor}); err != nil {
+		return bus.Tap{}, fmt.Errorf("admit tap: %w", err)
+	}
 	return bus.Tap{URL: d.server.TCPURL(), TokenFile: path, InboxPrefix: bus.InboxPrefix(tapActor)}, nil
 }
 
 // closeTap revokes the credential: live taps are cut.
 func (d *Daemon) closeTap() error {
+	d.taps.Lock()
+	defer d.taps.Unlock()
 	path := filepath.Join(d.opt.Dir, tapTokenFile)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -20,26 +20,26 @@ trap cleanup EXIT
 say '$ claudemesh create team'
 cm create team
 
-say '$ claudemesh session run --name bob -- (waits for a message, prints it, answers)'
-mkfifo "$home/bob"
+say '$ claudemesh session run --name bob -- (inbox --follow, send alice)'
+mkfifo "$home/answered"
 cm session run --name bob -- bash -c '
-  "$0" inbox --follow --json | while IFS= read -r line; do
-    printf "  [bob]   received: %s\n" "$line"
+  while IFS= read -r line; do
+    printf "  [bob] received: %s\n" "$line"
     id=$(printf %s "$line" | sed -E "s/.*\"id\": ?\"([^\"]+)\".*/\1/")
-    "$0" send alice "shipped, thanks" --reply-to "$id" >/dev/null
+    "$0" send alice "shipped, thanks" --reply-to "$id" --wait delivered
     break
-  done
-  echo done > "$HOME/bob"' "$bin" &
+  done < <("$0" inbox --follow --json)
+  kill $!
+  echo > "$HOME/answered"' "$bin" &
 bob=$!
-until cm peer list --json | grep -q '"displayName": *"bob"'; do read -r -t 0.05 <> <(:) || true; done
+until cm peer list --json | grep -q '"displayName": *"bob"'; do sleep 0.05; done
 
-say '$ claudemesh session run --name alice -- claudemesh send bob "ship it" --wait surfaced; claudemesh inbox'
+say '$ claudemesh session run --name alice -- (peer list, send bob, inbox)'
 secret="ship it, the word is xyzzy-$RANDOM$RANDOM"
 cm session run --name alice -- bash -c '
   "$0" peer list
   "$0" send bob "$1" --wait surfaced
-  read -r _ < "$HOME/bob"
-  until "$0" inbox --json | grep -q "shipped, thanks"; do read -r -t 0.05 <> <(:) || true; done
+  read -r _ < "$HOME/answered"
   "$0" inbox
 ' "$bin" "$secret"
 wait "$bob"; bob=

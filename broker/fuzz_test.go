@@ -1,0 +1,51 @@
+package broker
+
+import (
+	"testing"
+
+	"github.com/gorilla/websocket"
+
+	"claudemesh/wire"
+)
+
+// FuzzDispatch sends any bytes as a frame, before and after hello. Whatever they are, the broker lives, the connection that sent them is still answered
+// or was closed for a reason, and nobody else's is touched.
+func FuzzDispatch(f *testing.F) {
+	r := newRig(f)
+	bob := r.addMember("bob")
+	witness := r.member(bob)
+	for _, s := range []string{
+		`{"type":"send","id":"1","targetSpec":"*","priority":"next","nonce":"","ciphertext":""}`,
+		`{"type":"send","id":"1","client_message_id":"x","targetSpec":"#","priority":"next"}`,
+		`{"type":"client_ack","brokerMessageId":"r1"}`, `{"type":"client_ack","clientMessageId":"x","state":"surfaced"}`,
+		`{"type":"join_group","name":"\u0000"}`, `{"type":"set_stats","stats":{"messagesIn":1e99}}`, `{"type":"invite_create","invite_token":"AAAA","max_uses":1}`,
+		`{"type":"list_peers","_reqId":{}}`, `{"type":"hello","groups":[{}]}`, `{"type":"session_hello","parentAttestation":null,"timestamp":-1}`, `{`, ``, "\xff\xfe", `[]`, `{"type":"send"`,
+	} {
+		f.Add([]byte(s), true)
+		f.Add([]byte(s), false)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, hello bool) {
+		r.t, witness.t = t, t
+		ws, _, err := websocket.DefaultDialer.Dial(r.wsURL(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := adopt(t, ws)
+		defer c.close()
+		if hello {
+			c.write(r.helloFrame(r.owner, withoutAcks))
+			c.wait(wire.TypeHelloAck)
+		}
+		c.write(data)
+		if hello {
+			c.settle()
+		}
+		witness.settle()
+		for _, held := range witness.held {
+			if _, err := wire.Peek(held); err != nil {
+				t.Errorf("the witness got %q", held)
+			}
+		}
+		witness.held = nil
+	})
+}

@@ -1,0 +1,297 @@
+package broker
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jonboulle/clockwork"
+
+	"claudemesh/mesh"
+	"claudemesh/wire"
+)
+
+// line is one line of a transcript.
+type line struct {
+	Dir   string          `json:"dir"`
+	Conn  int             `json:"conn"`
+	T     int64           `json:"t"`
+	Frame json.RawMessage `json:"frame"`
+	Raw   *string         `json:"raw"`
+	Close *struct {
+		Code   int    `json:"code"`
+		Reason string `json:"reason"`
+	} `json:"close"`
+	HTTP *struct {
+		Method string          `json:"method"`
+		Path   string          `json:"path"`
+		Body   json.RawMessage `json:"body"`
+		Status int             `json:"status"`
+	} `json:"http"`
+}
+
+// Where this broker answers differently, on purpose: by the name of the transcript, the id of the message (or request) whose frames are left out.
+var otherwise = map[string][]string{
+	// message_status is not served.
+	"dm": {"message_status-1", "message_status-2", "message_status-3", "SPLO6kO0vS", "abc"},
+	// The reference hands a message for a member's key to any of its sessions; here it waits for a member connection.
+	"session_hello": {"95b4a0fd-73d0-4af8-805c-8d4441c22508push"},
+	// A member that is offline has a mailbox here.
+	"dm_offline_target": {"f61170f9-7114-4c8e-b7bb-bf7fb337889a"},
+}
+
+// Values that differ in every run; their presence is compared.
+var volatile = map[string]bool{"presenceId": true, "lastSeenAt": true, "createdAt": true, "connectedAt": true, "memberId": true, "uptime": true, "version": true, "gitSha": true}
+
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/transcripts/*.jsonl")
+	if err != nil || len(files) < 20 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".jsonl"), func(t *testing.T) { replay(t, file) })
+	}
+}
+
+func replay(t *testing.T, file string) {
+	lines := readTranscript(t, file)
+	skip := otherwise[strings.TrimSuffix(filepath.Base(file), ".jsonl")]
+	clock := clockwork.NewFakeClockAt(time.UnixMilli(lines[0].T))
+	r := newRig(t, func(c *Config) { c.Clock = clock })
+	r.recordedMesh(lines)
+	p := &player{t: t, r: r, clients: map[int]*client{}, ids: map[string]string{}, closed: map[int]bool{}}
+	for i, l := range lines {
+		if skipped(l, skip) {
+			continue
+		}
+		if d := time.UnixMilli(l.T).Sub(clock.Now()); d > 0 {
+			clock.Advance(d)
+		}
+		where := fmt.Sprintf("line %d", i+1)
+		switch {
+		case l.HTTP != nil:
+			p.http(where, l)
+		case l.Dir == "c2s":
+			p.say(l)
+		case l.Close != nil && !p.closed[l.Conn]:
+			if code, reason := p.clients[l.Conn].closed(); code != l.Close.Code || reason != l.Close.Reason {
+				t.Fatalf("%s: closed with %d %q, recorded %d %q", where, code, reason, l.Close.Code, l.Close.Reason)
+			}
+		case l.Frame != nil:
+			p.hear(where, l)
+		}
+	}
+}
+
+func readTranscript(t *testing.T, file string) (lines []line) {
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sc := bufio.NewScanner(f)
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		var l line
+		if len(sc.Bytes()) == 0 {
+			continue
+		}
+		if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
+			t.Fatal(err)
+		}
+		if l.Dir != "" {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+func skipped(l line, ids []string) bool {
+	for _, id := range ids {
+		if push, ok := strings.CutSuffix(id, "push"); ok {
+			if strings.Contains(string(l.Frame), push) && strings.Contains(string(l.Frame), `"type":"push"`) {
+				return true
+			}
+		} else if strings.Contains(string(l.Frame), `"`+id+`"`) {
+			return true
+		}
+	}
+	return false
+}
+
+// recordedMesh sets up the recorded mesh in the state in which its members come: as the first hello_ack of each says.
+func (r *rig) recordedMesh(lines []line) {
+	r.t.Helper()
+	var rec struct {
+		MeshID, Slug, InviteToken string
+		Members                   []memberRecord
+	}
+	data, err := os.ReadFile("testdata/transcripts/mesh.json")
+	if err == nil {
+		err = json.Unmarshal(data, &rec)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	info, err := r.broker.addMesh(r.t.Context(), meshRecord{ID: rec.MeshID, Slug: rec.Slug, Name: rec.Slug, OwnerPubkey: rec.Members[0].Pubkey}, rec.Members...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.mesh = info
+	in, token, err := mesh.ParseInvite(rec.InviteToken)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.broker.store.put(r.t.Context(), inviteKey(tokenHash(token)), inviteRecord{MeshID: in.MeshID, Role: in.Role, Expires: in.ExpiresAt, MaxUses: 10}); err != nil {
+		r.t.Fatal(err)
+	}
+	members := r.broker.meshes[info.ID].members
+	who := map[int]string{}
+	seen := map[string]bool{}
+	for _, l := range lines {
+		var h wire.Hello
+		var ack wire.HelloAck
+		_ = json.Unmarshal(l.Frame, &h) // a frame that is no hello has another type
+		_ = json.Unmarshal(l.Frame, &ack)
+		switch {
+		case h.Type == wire.TypeHello:
+			who[l.Conn] = h.Pubkey
+		case ack.Type == wire.TypeHelloAck && members[who[l.Conn]] != nil && !seen[who[l.Conn]]:
+			seen[who[l.Conn]] = true
+			st := &members[who[l.Conn]].state
+			if at, err := time.Parse(wire.TimeFormat, ack.LastSeenAt); err == nil {
+				st.LastSeen = at.UnixMilli()
+			}
+			st.Summary, st.Groups = ack.LastSummary, ack.RestoredGroups
+			if ack.RestoredStats != nil {
+				st.Stats = *ack.RestoredStats
+			}
+		}
+	}
+}
+
+// player plays the clients of a transcript.
+type player struct {
+	t       *testing.T
+	r       *rig
+	clients map[int]*client
+	closed  map[int]bool
+	ids     map[string]string // recorded message ids to ours
+	answer  map[string]any    // of the last HTTP request
+	status  int
+}
+
+func (p *player) say(l line) {
+	p.t.Helper()
+	c := p.clients[l.Conn]
+	if c == nil {
+		c = p.r.dial()
+		p.clients[l.Conn] = c
+	}
+	switch {
+	case l.Close != nil:
+		p.closed[l.Conn] = true
+		c.close()
+	case l.Raw != nil:
+		c.write([]byte(*l.Raw))
+	default:
+		c.write([]byte(l.Frame))
+		if h, _ := wire.Peek(l.Frame); strings.HasPrefix(h.Type, "set_") || strings.HasSuffix(h.Type, "_group") {
+			c.settle() // the recording waited a moment instead
+		}
+	}
+}
+
+// hear takes the next frame of the connection and compares it.
+func (p *player) hear(where string, l line) {
+	p.t.Helper()
+	c := p.clients[l.Conn]
+	data := c.next(func(wire.Head, []byte) bool { return true })
+	var want, got map[string]any
+	if err := json.Unmarshal(l.Frame, &want); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &got); err != nil {
+		p.t.Fatal(err)
+	}
+	if theirs, ok := want["messageId"].(string); ok && theirs != "" {
+		ours, _ := got["messageId"].(string)
+		if known, ok := p.ids[theirs]; ok && known != ours && want["subtype"] == nil {
+			p.t.Errorf("%s: message id %s was %s before", where, ours, known)
+		}
+		p.ids[theirs] = ours
+		want["messageId"] = ours
+	}
+	if diff := compare("", want, got); diff != "" {
+		p.t.Errorf("%s: %s\ngot      %s\nrecorded %s", where, diff, data, l.Frame)
+	}
+}
+
+func (p *player) http(where string, l line) {
+	p.t.Helper()
+	served := map[string]bool{"/join": true}
+	if l.Dir == "c2s" {
+		if p.answer = nil; served[l.HTTP.Path] {
+			p.status, p.answer = p.r.post(l.HTTP.Path, "", []byte(l.HTTP.Body))
+		}
+		return
+	}
+	if p.answer == nil {
+		return
+	}
+	var want struct {
+		Status int
+		Body   map[string]any
+	}
+	want.Status = l.HTTP.Status
+	if err := json.Unmarshal(l.HTTP.Body, &want.Body); err != nil {
+		p.t.Fatal(err)
+	}
+	if diff := compare("", want.Body, p.answer); diff != "" || p.status != want.Status {
+		p.t.Errorf("%s: %s\ngot      %d %v\nrecorded %d %v", where, diff, p.status, p.answer, want.Status, want.Body)
+	}
+}
+
+// compare reports the first thing that was recorded and is not in got. More fields than recorded are fine: that is how the protocol grows.
+func compare(path string, want, got any) string {
+	switch w := want.(type) {
+	case map[string]any:
+		g, ok := got.(map[string]any)
+		if !ok {
+			return path + " is not an object"
+		}
+		for k, v := range w {
+			o, ok := g[k]
+			if !ok {
+				return fmt.Sprintf("%s.%s is missing", path, k)
+			}
+			if volatile[k] {
+				continue
+			}
+			if diff := compare(path+"."+k, v, o); diff != "" {
+				return diff
+			}
+		}
+	case []any:
+		g, ok := got.([]any)
+		if !ok || len(g) != len(w) {
+			return fmt.Sprintf("%s has not %d elements", path, len(w))
+		}
+		for i := range w {
+			if diff := compare(fmt.Sprintf("%s[%d]", path, i), w[i], g[i]); diff != "" {
+				return diff
+			}
+		}
+	default:
+		if !reflect.DeepEqual(want, got) {
+			return fmt.Sprintf("%s is %v, recorded %v", path, got, want)
+		}
+	}
+	return ""
+}

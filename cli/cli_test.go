@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"claudemesh/bus"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"claudemesh": func() { os.Exit(Main(os.Args)) },
+	})
+}
+
+// TestScripts drives the real program, with real daemons, each script in a HOME of its own.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			// Short, because the path of a Unix socket has about 100 bytes.
+			home, err := os.MkdirTemp("/tmp", "cm")
+			if err != nil {
+				return err
+			}
+			for _, name := range []string{"one", "two"} {
+				if err := os.Mkdir(filepath.Join(home, name), 0o700); err != nil {
+					return err
+				}
+				e.Defer(func() { stopDaemon(t, filepath.Join(home, name, ".claudemesh", "daemon")) })
+			}
+			e.Setenv("BASE", home)
+			e.Setenv("HOME", filepath.Join(home, "one"))
+			e.Setenv("DAEMON", filepath.Join(home, "one", ".claudemesh", "daemon"))
+			e.Setenv("USER", "ada")
+			e.Setenv("XDG_CONFIG_HOME", "")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "pidof": pidof, "count": count, "held": held},
+	})
+}
+
+// stopDaemon ends the daemon of a directory, paused or not, and removes its home.
+func stopDaemon(t *testing.T, dir string) {
+	if info, err := bus.ReadInfo(dir); err == nil && bus.Held(dir) {
+		_ = syscall.Kill(info.PID, syscall.SIGCONT)
+		_ = syscall.Kill(info.PID, syscall.SIGTERM)
+	}
+	for deadline := time.Now().Add(20 * time.Second); bus.Held(dir); {
+		if time.Now().After(deadline) {
+			t.Errorf("the daemon of %s does not end", dir)
+			return
+		}
+		time.Sleep(pollEvery)
+	}
+	os.RemoveAll(filepath.Dir(filepath.Dir(dir)))
+	os.Remove(filepath.Dir(filepath.Dir(filepath.Dir(dir))))
+}
+
+// code runs a command and checks its exit code: code 3 claudemesh send.
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	if err != nil || neg || len(args) < 2 {
+		ts.Fatalf("usage: code NUMBER COMMAND…")
+	}
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		got = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d\nstdout: %s\nstderr: %s", got, want, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	}
+}
+
+// pidof puts the pid of a daemon directory's daemon into a variable: pidof PID $DAEMON.
+func pidof(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := bus.ReadInfo(args[1])
+	ts.Check(err)
+	ts.Setenv(args[0], strconv.Itoa(info.PID))
+}
+
+// count checks how often a text occurs in a file: count 1 TEXT FILE.
+func count(ts *testscript.TestScript, _ bool, args []string) {
+	if got := fmt.Sprint(strings.Count(ts.ReadFile(args[2]), args[1])); got != args[0] {
+		ts.Fatalf("%q occurs %s times in %s, want %s:\n%s", args[1], got, args[2], args[0], ts.ReadFile(args[2]))
+	}
+}
+
+// held checks whether a daemon directory's lock is held: held $DAEMON, ! held $DAEMON.
+func held(ts *testscript.TestScript, neg bool, args []string) {
+	if bus.Held(args[0]) == neg {
+		ts.Fatalf("lock of %s: held is %v", args[0], neg)
+	}
+}

@@ -1,0 +1,52 @@
+// Command bench prints the figures of one run on this machine: medians, and ratios of things measured side by side. `make bench` runs it.
+//
+// It drives the real binary: a daemon of its own in a temporary HOME, one-shot commands as child processes, load from clients in this process over the
+// daemon's socket. Nothing leaves the machine, and every loop is bounded.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+)
+
+func main() {
+	bin := flag.String("bin", "bin/claudemesh", "the binary to measure")
+	quick := flag.Bool("quick", false, "a tenth of the repetitions")
+	flag.Parse()
+	path, err := filepath.Abs(*bin)
+	if err == nil {
+		err = run(path, *quick)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(bin string, quick bool) error {
+	home, err := os.MkdirTemp("/tmp", "cmbench")
+	if err != nil {
+		return err
+	}
+	r := &rig{bin: bin, home: home, quick: quick}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-stop
+		r.close()
+		os.Exit(130)
+	}()
+	defer r.close()
+	for _, step := range []func() error{
+		r.machine, r.size, r.start, r.autoStart, r.setUp, r.oneShot, r.accepts, r.endToEnd, r.sustained, r.tap, r.idle,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,337 @@
+package testenv_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"claudemesh/bus"
+	"claudemesh/testenv"
+)
+
+const (
+	crashClients  = 8
+	crashSends    = 125 // of each client in a round
+	killsPerRound = 4
+)
+
+// The promise: whatever is killed -9 and whenever, a send that was answered with 202 or 200 is in the receiver's inbox exactly once, and the caller of every
+// other one was told that it failed.
+func TestNothingAcceptedIsLostOrDoubledByKills(t *testing.T) {
+	rounds := 2
+	if os.Getenv("CLAUDEMESH_TEST_LONG") == "1" {
+		rounds = 20
+	}
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("CLAUDEMESH_TEST_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("CLAUDEMESH_TEST_SEED=%d", seed)
+	t.Run("with a broker of its own, and sender, receiver or broker killed", func(t *testing.T) {
+		broker := testenv.NewBrokerProcess(t)
+		c := &crash{sender: testenv.NewProcess(t, testenv.WithName("ann")), receiver: testenv.NewProcess(t, testenv.WithName("ben"))}
+		var made bus.MeshJoined
+		c.sender.Do(bus.OpMeshCreate, bus.MeshCreate{Name: "team", BrokerURL: broker.URL(), AdminTokenFile: broker.AdminTokenFile()}, &made)
+		c.mesh = c.receiver.Join(c.sender.Share(made.Mesh), "ben")
+		c.victims = []victim{{"sender", c.sender}, {"receiver", c.receiver}, {"broker", broker}}
+		c.run(t, rounds, seed)
+	})
+	t.Run("with the broker inside the sender's daemon", func(t *testing.T) {
+		c := &crash{sender: testenv.NewProcess(t, testenv.WithName("ann")), receiver: testenv.NewProcess(t, testenv.WithName("ben"))}
+		c.mesh = c.receiver.Join(c.sender.Share(c.sender.Create("team")), "ben")
+		c.victims = []victim{{"sender and broker", c.sender}, {"receiver", c.receiver}}
+		c.run(t, rounds, seed+1)
+	})
+	t.Run("with the broker inside the receiver's daemon", func(t *testing.T) {
+		c := &crash{sender: testenv.NewProcess(t, testenv.WithName("ann")), receiver: testenv.NewProcess(t, testenv.WithName("ben"))}
+		c.mesh = c.sender.Join(c.receiver.Share(c.receiver.Create("team")), "ann")
+		c.victims = []victim{{"sender", c.sender}, {"receiver and broker", c.receiver}}
+		c.run(t, rounds, seed+2)
+	})
+}
+
+// crash is a mesh of processes that get killed.
+type crash struct {
+	t                *testing.T
+	mesh             string
+	sender, receiver *testenv.Process
+	victims          []victim
+	rng              *rand.Rand
+}
+
+type victim struct {
+	name    string
+	process interface {
+		Kill()
+		Start()
+	}
+}
+
+func (c *crash) run(t *testing.T, rounds int, seed uint64) {
+	c.t, c.rng = t, rand.New(rand.NewPCG(seed, 0))
+	c.sender.WaitLink(c.mesh)
+	c.receiver.WaitLink(c.mesh)
+	alice := c.sender.Session(c.mesh, "alice")
+	rows := 0
+	for round := range rounds {
+		rows += c.round(round, alice)
+		if t.Failed() {
+			return
+		}
+	}
+	var s bus.Status
+	c.sender.Do(bus.OpStatus, nil, &s)
+	if o := s.Meshes[0].Outbox; o["done"] != rows || len(o) != 1 {
+		t.Errorf("the outbox holds %v, want %d rows, all done", o, rows)
+	}
+}
+
+// round sends a thousand messages to a new session while processes are killed, checks what arrived, and returns how many rows it left in the outbox.
+func (c *crash) round(round int, alice *testenv.Session) int {
+	t := c.t
+	name := fmt.Sprintf("bob-%d", round)
+	bob := c.receiver.Session(c.mesh, name)
+	c.sender.WaitPeer(c.mesh, name)
+
+	ctx, cancel := context.WithTimeout(context.Background(), 2*testenv.Patience)
+	defer cancel()
+	var answered progress
+	answered.poke = make(chan struct{}, 1)
+	clients := make([]*crashClient, crashClients)
+	var work sync.WaitGroup
+	for i := range clients {
+		k := &crashClient{
+			ctx: ctx, dir: c.sender.Dir(), actor: alice.Info.ID, token: alice.Info.TokenFile, mesh: c.mesh, to: name, id: fmt.Sprintf("%d-%d", round, i),
+			rng: rand.New(rand.NewPCG(c.rng.Uint64(), uint64(i))), answered: &answered, outcome: map[string]outcome{},
+		}
+		if i%4 == 3 { // some send as the user: over the member's link
+			k.actor, k.token = bus.User, filepath.Join(c.sender.Dir(), "local-token")
+		}
+		clients[i] = k
+		work.Go(k.run)
+	}
+	finished := make(chan struct{})
+	go func() { defer close(finished); work.Wait() }()
+	c.kill(&answered, finished)
+	<-finished
+
+	outcomes := map[string]outcome{}
+	for _, k := range clients {
+		for body, o := range k.outcome {
+			outcomes[body] = o
+		}
+		for _, err := range k.unexpected {
+			t.Errorf("a send got an answer that no kill explains: %v", err)
+		}
+	}
+	return c.check(round, testenv.Resume(c.receiver.Machine, bob), outcomes) + 1
+}
+
+// kill kills and restarts at random points of the round.
+func (c *crash) kill(answered *progress, finished <-chan struct{}) {
+	const sends = crashClients * crashSends
+	points := make([]int, killsPerRound)
+	for i := range points {
+		points[i] = 20 + c.rng.IntN(sends-40)
+	}
+	slices.Sort(points)
+	order := c.rng.Perm(len(c.victims))
+	for i, at := range points {
+		v := c.victims[order[i%len(order)]]
+		answered.wait(at, finished)
+		c.t.Logf("%s killing the %s after %d answers", time.Now().Format("05.000"), v.name, answered.n.Load())
+		v.process.Kill()
+		if v.process != c.sender { // life goes on without it for a while
+			answered.wait(at+c.rng.IntN(150), finished)
+		}
+		c.t.Logf("%s start", time.Now().Format("05.000"))
+		v.process.Start()
+		c.t.Logf("%s started", time.Now().Format("05.000"))
+	}
+	<-finished
+	c.t.Logf("%s finished", time.Now().Format("05.000"))
+	// Once more while the last ones are on their way.
+	v := c.victims[c.rng.IntN(len(c.victims))]
+	c.t.Logf("killing the %s after the last answer", v.name)
+	v.process.Kill()
+	v.process.Start()
+}
+
+// check compares what the callers were told with what the receiver has, and returns the number of messages.
+func (c *crash) check(round int, bob *testenv.Session, outcomes map[string]outcome) int {
+	t := c.t
+	testenv.Wait(t, "the outbox to be drained", nil, func() bool {
+		var s bus.Status
+		c.sender.Do(bus.OpStatus, nil, &s)
+		o := s.Meshes[0].Outbox
+		return o["pending"] == 0 && o["inflight"] == 0
+	})
+	c.t.Logf("%s drained", time.Now().Format("05.000"))
+	// A mailbox is read in order: when this one is here, so is everything before it, also what comes twice.
+	end := fmt.Sprintf("end of round %d", round)
+	c.sender.Send(c.mesh, bus.SendRequest{To: bob.Info.Name, Body: end})
+	newest := func() (l bus.InboxList) {
+		bob.Do(bus.OpInboxList, bus.InboxQuery{Limit: 1}, &l)
+		return l
+	}
+	testenv.Wait(t, "the last message", nil, func() bool {
+		l := newest()
+		return len(l.Items) == 1 && l.Items[0].Body == end
+	})
+	bob.Do(bus.OpInboxSeen, bus.MessageIDs{IDs: []string{newest().Items[0].ID}}, nil)
+	var inbox bus.InboxList
+	bob.Do(bus.OpInboxList, bus.InboxQuery{Unread: true, Limit: 1000}, &inbox)
+	if inbox.Unread != len(inbox.Items) {
+		t.Errorf("the inbox counts %d messages and lists %d", inbox.Unread, len(inbox.Items))
+	}
+	c.t.Logf("%s end is here", time.Now().Format("05.000"))
+	times := map[string]int{}
+	for _, m := range inbox.Items {
+		times[m.Body]++
+		if _, ours := outcomes[m.Body]; !ours {
+			t.Errorf("nobody sent %q (state %s %s)", m.Body, m.State, m.Reason)
+		}
+	}
+	told := map[outcome]int{}
+	for body, o := range outcomes {
+		told[o]++
+		switch n := times[body]; {
+		case n > 1:
+			t.Errorf("%s: %s, and is there %d times", body, o, n)
+		case (o == accepted || o == repeated) && n == 0:
+			t.Errorf("%s: %s, and is lost", body, o)
+		case o == neverSent && n != 0:
+			t.Errorf("%s: %s, and is there", body, o)
+		}
+	}
+	t.Logf("round %d: %v, %d arrived", round, told, len(inbox.Items))
+	if len(outcomes) != crashClients*crashSends {
+		t.Errorf("%d sends have an outcome, want %d", len(outcomes), crashClients*crashSends)
+	}
+	for i, m := range inbox.Items {
+		if i%100 == 0 && outcomes[m.Body] != unknown {
+			c.sender.WaitState(c.mesh, m.ClientMessageID, bus.StateDelivered)
+		}
+	}
+	return len(inbox.Items)
+}
+
+// outcome is what the caller of one send knows in the end.
+type outcome string
+
+const (
+	accepted  outcome = "accepted"
+	repeated  outcome = "accepted, after its fate was unknown" // the answer to a repeat under the same id
+	unknown   outcome = "reported as an error, fate unknown"   // the connection broke; at most one may arrive
+	neverSent outcome = "reported as an error, not sent"
+)
+
+// progress counts the sends that have an outcome.
+type progress struct {
+	n    atomic.Int64
+	poke chan struct{}
+}
+
+func (p *progress) add() {
+	p.n.Add(1)
+	select {
+	case p.poke <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when n sends have an outcome, or all that will.
+func (p *progress) wait(n int, finished <-chan struct{}) {
+	for p.n.Load() < int64(n) {
+		select {
+		case <-p.poke:
+		case <-finished:
+			return
+		}
+	}
+}
+
+// crashClient is one caller: it sends one message after the other, each under its own idempotency key.
+type crashClient struct {
+	ctx                             context.Context
+	dir, actor, token, mesh, to, id string
+	rng                             *rand.Rand
+	answered                        *progress
+	conn                            *bus.Client
+
+	outcome    map[string]outcome // by body
+	unexpected []error
+}
+
+func (k *crashClient) run() {
+	for i := range crashSends {
+		body := fmt.Sprintf("message %s-%d", k.id, i)
+		k.outcome[body] = k.send(body, k.rng.IntN(4) != 0)
+		k.answered.add()
+	}
+	if k.conn != nil {
+		k.conn.Close()
+	}
+}
+
+// send sends until it is answered; a caller without patience takes the first failure for an answer.
+func (k *crashClient) send(body string, patient bool) outcome {
+	failed := neverSent
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := k.try(body)
+		switch refused := new(bus.APIError); {
+		case err == nil && failed == neverSent:
+			return accepted
+		case err == nil:
+			return repeated
+		case errors.As(err, &refused):
+			k.unexpected = append(k.unexpected, fmt.Errorf("%s: %w", body, err))
+			return failed
+		case !errors.Is(err, bus.ErrNoDaemon):
+			failed = unknown
+		}
+		if k.conn != nil {
+			k.conn.Close()
+			k.conn = nil
+		}
+		if !patient {
+			return failed
+		}
+		select {
+		case <-again.C:
+		case <-k.ctx.Done():
+			k.unexpected = append(k.unexpected, fmt.Errorf("%s: %w", body, err))
+			return failed
+		}
+	}
+}
+
+func (k *crashClient) try(body string) error {
+	if k.conn == nil {
+		conn, err := testenv.Connect(k.dir, k.token, k.actor)
+		if err != nil {
+			return fmt.Errorf("%w: %w", bus.ErrNoDaemon, err) // nothing was sent, whatever the reason
+		}
+		k.conn = conn
+	}
+	var r bus.SendReply
+	err := k.conn.Do(k.ctx, bus.SendSubject(k.mesh, k.actor, "dm"), bus.SendRequest{To: k.to, Body: body, ClientMessageID: body}, &r)
+	if err == nil && r.Code != 202 && r.Code != 200 {
+		return &bus.APIError{Code: r.Code, Reason: "answer is neither 202 nor 200"}
+	}
+	return err
+}
