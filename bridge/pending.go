@@ -34,10 +34,13 @@ func (p *pending) add(id string) (<-chan answer, bool) {
 	return ch, true
 }
 
-func (p *pending) remove(id string) {
+// remove forgets the request that waits on answers, and not one that came after it under the same id.
+func (p *pending) remove(id string, answers <-chan answer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.byID, id)
+	if p.byID[id] == answers {
+		delete(p.byID, id)
+	}
 }
 
 // resolve gives the answer to the request that waits under id; false when there is none. The first answer counts.
@@ -81,7 +84,7 @@ func (c *conn) begin(ctx context.Context, set *pending, id string, data []byte, 
 		return nil, ErrInFlight
 	}
 	if err := c.queue(ctx, data, written); err != nil {
-		set.remove(id)
+		set.remove(id, answers)
 		<-set.turns
 		return nil, err
 	}
@@ -91,7 +94,7 @@ func (c *conn) begin(ctx context.Context, set *pending, id string, data []byte, 
 // wait returns the answer to a request that was begun.
 func (c *conn) wait(ctx context.Context, set *pending, id string, answers <-chan answer, written <-chan struct{}) (json.RawMessage, error) {
 	defer func() {
-		set.remove(id)
+		set.remove(id, answers)
 		<-set.turns
 	}()
 	select {

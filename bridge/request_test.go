@@ -115,6 +115,62 @@ func TestSend(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	t.Run("messages begun one after the other leave in that order, without waiting for acks", func(t *testing.T) {
+		b := newScripted(t)
+		l := run(t, LinkConfig{URL: b.url})
+		p := b.open()
+		l.waitOpen()
+		const n = 200
+		var begun []*Pending
+		for i := range n {
+			m, err := l.Begin(within(t), send(fmt.Sprint("m", i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			begun = append(begun, m)
+		}
+		for i := range n {
+			var s wire.Send
+			if p.read(&s); s.ID != fmt.Sprint("m", i) {
+				t.Fatalf("%d: %s", i, s.ID)
+			}
+		}
+		for i := n - 1; i >= 0; i-- {
+			id := fmt.Sprint("m", i)
+			p.write(wire.Ack{Type: wire.TypeAck, ID: id, MessageID: "b-" + id, Queued: true})
+			if ack, err := begun[i].Wait(within(t)); err != nil || ack.MessageID != "b-"+id {
+				t.Fatalf("%+v, %v", ack, err)
+			}
+		}
+	})
+	t.Run("sends over the bound wait for their turn, and give it back", func(t *testing.T) {
+		b := newScripted(t)
+		l := run(t, LinkConfig{URL: b.url})
+		p := b.open()
+		l.waitOpen()
+		gone, cancel := context.WithCancel(context.Background())
+		cancel()
+		var first *Pending
+		for i := range 256 {
+			m, err := l.Begin(within(t), send(fmt.Sprint("m", i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i == 0 {
+				first = m
+			}
+			p.read(nil)
+		}
+		if _, err := l.Begin(gone, send("over")); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if _, err := first.Wait(gone); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if _, err := l.Begin(within(t), send("over")); err != nil {
+			t.Fatal(err)
+		}
+	})
 	t.Run("a caller that stops waiting frees the id", func(t *testing.T) {
 		b := newScripted(t)
 		l := run(t, LinkConfig{URL: b.url})

@@ -77,9 +77,11 @@ func TestABrokenMailStreamStopsAcceptanceAndHeals(t *testing.T) {
 	}
 	b := r.member(bob)
 	for _, id := range taken {
-		if p := b.message(); p.ClientMessageID != id {
-			t.Errorf("%s where %s was due", p.ClientMessageID, id)
+		p := b.message()
+		if p.ClientMessageID != id {
+			t.Fatalf("%s where %s was due", p.ClientMessageID, id)
 		}
+		b.clientAck(p, "")
 	}
 	for !a.send(sendFrame("healed", bob.PublicKey(), "x")).Queued {
 	}

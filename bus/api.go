@@ -131,7 +131,7 @@ type InboxItem struct {
 type InboxQuery struct {
 	Mesh     string `json:"mesh,omitempty"`
 	Unread   bool   `json:"unread,omitempty"`
-	Limit    int    `json:"limit,omitempty"` // default 100, at most 1000; the newest are kept
+	Limit    int    `json:"limit,omitempty"` // default 100, at most 1000; the newest are kept, and as many as one reply holds (768 KiB)
 	MarkSeen bool   `json:"mark_seen,omitempty"`
 	Via      string `json:"via,omitempty"` // with MarkSeen by a session: how they were handed over
 }

@@ -170,6 +170,10 @@ func (c *Client) callError(ctx context.Context, subject string, closed bool, err
 		return fmt.Errorf("%w: %s", cause, subject)
 	case cause != nil:
 		return fmt.Errorf("wait for reply on %s: %w", subject, cause)
+	case errors.Is(err, nats.ErrMaxPayload):
+		return &APIError{
+			Code: 413, Reason: "payload_too_large", Detail: fmt.Sprintf("the request is over the limit of %d bytes", MaxPayload), Data: map[string]any{"limit": MaxPayload},
+		}
 	case errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("%w: nobody answers on %s", ErrNoDaemon, subject)
 	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionClosed) && !closed:

@@ -141,7 +141,10 @@ func (s *Service) serve(r micro.Request, n *counters, maxBytes int, h Handler) {
 	}
 	call := &Call{Subject: r.Subject(), Actor: sub.Actor, Slug: sub.Slug, Op: sub.Name, Data: r.Data()}
 	if len(call.Data) > maxBytes {
-		s.refuse(r.Reply(), n, &APIError{Code: 413, Reason: "payload_too_large", Detail: fmt.Sprintf("%d bytes, at most %d", len(call.Data), maxBytes)})
+		s.refuse(r.Reply(), n, &APIError{
+			Code: 413, Reason: "payload_too_large", Detail: fmt.Sprintf("the request has %d bytes, the limit is %d", len(call.Data), maxBytes),
+			Data: map[string]any{"limit": maxBytes, "size": len(call.Data)},
+		})
 		return
 	}
 	s.mu.Lock()

@@ -8,9 +8,10 @@ import (
 
 // words are the arguments of one run, understood.
 type words struct {
-	// args are in the one order that cannot be misread: command words, flags with their values attached, "--", positionals. --json is taken out.
+	// args are in the one order that cannot be misread: command words, flags with their values attached, "--", positionals. --json and --help are taken out.
 	args   []string
 	json   bool
+	help   bool
 	fields string // of --json=FIELDS
 }
 
@@ -18,7 +19,7 @@ type words struct {
 // behind it, and an unknown flag is an error before anything runs. What it returns beside an error is valid as far as --json goes: the error is to be printed
 // as JSON, too.
 //
-// A flag is a word of the form --name, --name=value, -x or -x=value, where name begins with a letter. A flag that takes a value takes the next word unless
+// A flag is a word of the form --name, --name=value, -name or -name=value, where name begins with a letter; with one dash it holds no white space. A flag that takes a value takes the next word unless
 // that is "--" or a flag of the command; a boolean never does. "--" ends the flags.
 func canonical(root *urfave.Command, args []string) (w words, err error) {
 	path := []*urfave.Command{root}
@@ -46,6 +47,9 @@ func canonical(root *urfave.Command, args []string) (w words, err error) {
 			if value != "true" && value != "false" {
 				w.fields = value
 			}
+		case flag != nil && flag.Names()[0] == "help":
+			// The library would answer it by itself, in its own words.
+			w.help = value != "false"
 		case flag == nil && err == nil:
 			// Go on reading: a --json may still follow.
 			err = unknownFlag(path, word, name)

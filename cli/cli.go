@@ -32,7 +32,7 @@ func run(ctx context.Context, e *env) int {
 	app := &app{env: e}
 	root := app.root()
 	w, err := canonical(root, args)
-	app.ui, app.fields = newUI(e, w.json), w.fields
+	app.ui, app.fields, app.help = newUI(e, w.json), w.fields, w.help
 	if err == nil {
 		err = root.Run(ctx, append([]string{root.Name}, w.args...))
 	}
@@ -53,6 +53,7 @@ type app struct {
 	*env
 	ui     *ui
 	fields string // of --json=FIELDS, for verbs that select
+	help   bool   // --help
 }
 
 // call is one run of one verb.
@@ -126,8 +127,8 @@ func (a *app) command(v verb) *urfave.Command {
 	cmd.Action = func(ctx context.Context, cmd *urfave.Command) error {
 		c := &call{app: a, cmd: cmd}
 		switch {
-		case cmd.Bool("help"):
-			return c.help(v)
+		case a.help:
+			return c.explain(v)
 		case a.fields != "" && !v.selects:
 			return usagef("this command prints whole objects: --json takes no fields here")
 		case v.run != nil:
@@ -137,7 +138,7 @@ func (a *app) command(v verb) *urfave.Command {
 		case cmd.Args().Present():
 			return c.unknownCommand(cmd.Args().First())
 		default:
-			return c.help(v)
+			return c.explain(v)
 		}
 	}
 	return cmd

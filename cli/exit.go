@@ -219,6 +219,10 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Data = data
 	}
 	switch {
+	case f.Data["broker_code"] == "forbidden" || f.Data["broker_code"] == "unauthorized":
+		f.Exit = exitPermission
+	case f.Data["broker_code"] == "not_found":
+		f.Exit = exitNotFound
 	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
 		f.Exit = exitUsage
 	case e.Code == 401 || e.Code == 403:

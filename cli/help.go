@@ -36,7 +36,7 @@ func helpVerb() verb {
 				}
 				cmd = sub
 			}
-			return (&call{app: c.app, cmd: cmd}).help(cmd.Metadata[verbKey].(verb))
+			return (&call{app: c.app, cmd: cmd}).explain(cmd.Metadata[verbKey].(verb))
 		},
 	}
 }
@@ -44,7 +44,7 @@ func helpVerb() verb {
 // verbKey is where a command keeps the verb it was made of.
 const verbKey = "verb"
 
-func (c *call) help(v verb) error {
+func (c *call) explain(v verb) error {
 	var b strings.Builder
 	name := c.cmd.FullName()
 	fmt.Fprintf(&b, "%s: %s\n\n", name, v.short)

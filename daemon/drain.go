@@ -125,6 +125,7 @@ func (m *meshRun) dispatch(row outbox.Row, done func()) {
 // Reasons why a row cannot leave now, or ever.
 var (
 	errLinkClosed = errors.New("the session's link is not open yet")
+	errNotListed  = errors.New("the broker has not listed the peers yet")
 	errUnsealable = errors.New("the message cannot be sealed for this key")
 )
 
@@ -192,7 +193,10 @@ func (m *meshRun) lateTarget(row outbox.Row) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	peer, _, err := m.roster.resolve(m.ctx, t, row.SenderKey)
+	peer, settled, err := m.roster.lookup(m.ctx, t, row.SenderKey)
+	if !settled {
+		return "", errNotListed
+	}
 	if err != nil {
 		return "", err
 	}
@@ -254,7 +258,7 @@ func judge(ack wire.Ack, err error) (verdict, string) {
 		return sent, ""
 	case errors.Is(err, bridge.ErrNotOpen), errors.Is(err, bridge.ErrLost):
 		return again, "the connection to the broker was lost before it answered"
-	case errors.Is(err, errLinkClosed):
+	case errors.Is(err, errLinkClosed), errors.Is(err, errNotListed):
 		return soon, err.Error()
 	case errors.As(err, &unknown):
 		return later, err.Error() + " yet"

@@ -137,6 +137,9 @@ func (m *meshRun) State(src bridge.Source, s bridge.State) {
 		m.d.opt.Log.Info("broker_status", "mesh", m.joined.Slug, "status", string(s.Phase), "error", s.Err)
 	}
 	if s.Phase != bridge.Open {
+		if src.Session == "" {
+			m.roster.lost()
+		}
 		return
 	}
 	if src.Session == "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,8 +31,17 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, p wire.Push) erro
 	if err != nil {
 		return err
 	}
-	msg := m.open(src, p, live)
-	concerned := m.concerned(msg, src, live)
+	holders := live
+	if src.Session != "" && !slices.ContainsFunc(live, func(s session.Session) bool { return s.PublicKey == src.Key }) {
+		// The session ended while this was on its way. Its key is kept for the next session of its name, and opens it for that one.
+		s, err := m.d.session.Get(ctx, src.Session)
+		if err != nil || s.PublicKey != src.Key {
+			return errKeyGone
+		}
+		holders = append(slices.Clip(live), s)
+	}
+	msg := m.open(src, p, holders)
+	concerned := m.concerned(msg, live)
 	if msg.SenderMemberKey == m.joined.Pubkey && msg.ToKind != inbox.ToSession && len(concerned) == 0 {
 		return nil // the echo of our own multicast, and nobody else here to hear it
 	}
@@ -47,8 +57,11 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, p wire.Push) erro
 	return nil
 }
 
+// errKeyGone leaves a message at the broker until a link of its key takes it.
+var errKeyGone = errors.New("the session that this message is for has ended")
+
 // open turns a push into a message: its text, or the reason why there is none. What fails to open is never shown as text.
-func (m *meshRun) open(src bridge.Source, p wire.Push, live []session.Session) inbox.Message {
+func (m *meshRun) open(src bridge.Source, p wire.Push, holders []session.Session) inbox.Message {
 	msg := inbox.Message{
 		Mesh: m.joined.Slug, ClientMessageID: p.ClientMessageID, BrokerMessageID: p.MessageID, SenderKey: p.SenderPubkey,
 		SenderMemberKey: p.SenderMemberPubkey, SenderName: p.SenderName, TargetSpec: p.TargetSpec, Topic: p.Topic, Subtype: p.Subtype,
@@ -78,6 +91,12 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, live []session.Session) i
 	if !wire.ValidPriority(msg.Priority) {
 		msg.Priority = wire.PriorityNext
 	}
+	if !multicast(p.TargetSpec) { // what cannot be opened is for whom it came to
+		msg.RecipientKey, msg.ToKind = src.Key, inbox.ToMember
+		if src.Session != "" {
+			msg.ToKind = inbox.ToSession
+		}
+	}
 	box, err := base64.StdEncoding.DecodeString(p.Ciphertext)
 	if err != nil {
 		return undecryptable(msg, "the ciphertext is not base64", nil, []byte(p.Ciphertext))
@@ -89,7 +108,7 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, live []session.Session) i
 	if multicast(p.TargetSpec) {
 		return openText(msg, box)
 	}
-	for _, key := range m.keys(src, p.TargetSpec, live) {
+	for _, key := range m.keys(src, p.TargetSpec, holders) {
 		if text, err := mesh.Open(key, p.SenderPubkey, nonce, box); err == nil && utf8.Valid(text) {
 			msg.Body, msg.RecipientKey, msg.ToKind = string(text), key.PublicKey(), inbox.ToMember
 			if key.PublicKey() != m.joined.Pubkey {
@@ -97,10 +116,6 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, live []session.Session) i
 			}
 			return msg
 		}
-	}
-	msg.RecipientKey, msg.ToKind = src.Key, inbox.ToMember
-	if src.Session != "" {
-		msg.ToKind = inbox.ToSession
 	}
 	// A reference broker does not say what was addressed. Its multicasts are plain text; what is left of a sealed message is not.
 	if p.TargetSpec == "" && plausibleText(box) {
@@ -157,14 +172,14 @@ func printable(s string) string {
 }
 
 // keys are the secret keys to try, the addressed one first.
-func (m *meshRun) keys(src bridge.Source, target string, live []session.Session) []mesh.Identity {
+func (m *meshRun) keys(src bridge.Source, target string, holders []session.Session) []mesh.Identity {
 	var out []mesh.Identity
 	add := func(secret string) {
 		if id, err := mesh.IdentityFromSecret(secret); err == nil {
 			out = append(out, id)
 		}
 	}
-	for _, s := range live {
+	for _, s := range holders {
 		if s.PublicKey == target || s.PublicKey == src.Key {
 			add(s.KeySecret.Reveal())
 		}
@@ -181,7 +196,7 @@ func (m *meshRun) sessions(ctx context.Context) ([]session.Session, error) {
 }
 
 // concerned lists the sessions that a message is for: the one addressed, all of the member's, or those in the group; never the one that sent it.
-func (m *meshRun) concerned(msg inbox.Message, src bridge.Source, live []session.Session) []string {
+func (m *meshRun) concerned(msg inbox.Message, live []session.Session) []string {
 	var out []string
 	for _, s := range live {
 		switch {

@@ -160,42 +160,39 @@ func (r *roster) candidates(ctx context.Context, self string) ([]mesh.Candidate,
 	return out, nil
 }
 
-// resolve finds the peer a target means. When nobody does and the broker can be asked, it is asked once more: a peer may have come this instant.
-// settled is false while the answer may still change because the broker is down or has not listed yet: such a message is accepted and resolved later.
-func (r *roster) resolve(ctx context.Context, t mesh.Target, self string) (c mesh.Candidate, settled bool, err error) {
-	try := func() error {
-		all, err := r.candidates(ctx, self)
-		if err != nil {
-			return err
-		}
-		c, err = mesh.Resolve(t, all)
-		return err
+// lookup finds the peer a target means, from memory. settled is false while the answer may still change: the broker is down, or has not listed since the
+// link opened.
+func (r *roster) lookup(ctx context.Context, t mesh.Target, self string) (c mesh.Candidate, settled bool, err error) {
+	all, err := r.candidates(ctx, self)
+	if err != nil {
+		return c, true, err
 	}
-	err = try()
+	c, err = mesh.Resolve(t, all)
 	var unknown *mesh.ErrNotFound
 	if !errors.As(err, &unknown) {
 		return c, true, err
 	}
-	if !r.m.online() {
-		return c, false, err
-	}
-	if listErr := r.list(ctx); listErr != nil {
-		return c, false, err
-	}
-	err = try()
-	return c, true, err
-}
-
-// isOnline reports whether a key is connected, as far as the last list and the events since tell.
-func (r *roster) isOnline(key string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, p := range r.live {
-		if p.Pubkey == key || p.MemberPubkey == key {
-			return true
-		}
+	return c, r.listed && r.m.online(), err
+}
+
+// resolve is lookup, but asks the broker once more before it says that nobody is meant: a peer may have come this instant. A target that is not settled
+// is accepted and resolved when the row leaves.
+func (r *roster) resolve(ctx context.Context, t mesh.Target, self string) (mesh.Candidate, bool, error) {
+	c, settled, err := r.lookup(ctx, t, self)
+	var unknown *mesh.ErrNotFound
+	if !errors.As(err, &unknown) || !r.m.online() || r.list(ctx) != nil {
+		return c, settled, err
 	}
-	return false
+	return r.lookup(ctx, t, self)
+}
+
+// lost forgets what the broker said: the link is down.
+func (r *roster) lost() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.listed = false
 }
 
 // name is the display name of a key, "" when it is not known.

@@ -109,7 +109,7 @@ func TestNoReplyCanBeAimedAtAnother(t *testing.T) {
 	forged := encode(t, bus.SendRequest{To: "bob", Body: "asked with a forged reply"})
 	for _, reply := range []string{
 		bus.InboxPrefix(bob.Info.ID) + ".x", bus.InboxPrefix(bus.User) + ".x", bus.SessionMsgSubject(team, bob.Info.ID), bus.AllMsgSubject(team),
-		bus.EventSubject(team, "system"), bus.DaemonSubject(bus.User, bus.OpShutdown), "", bus.InboxPrefix(mallory.Info.ID), bus.InboxPrefix(mallory.Info.ID+"x") + ".x",
+		bus.EventSubject(team, "system"), bus.DaemonSubject(bus.User, bus.OpShutdown), bus.InboxPrefix(mallory.Info.ID), bus.InboxPrefix(mallory.Info.ID+"x") + ".x",
 	} {
 		for subject, body := range map[string][]byte{
 			bus.SendSubject(team, mallory.Info.ID, "dm"): forged, bus.CallSubject(team, mallory.Info.ID, bus.CallListPeers): nil,

@@ -15,19 +15,6 @@ import (
 	"claudemesh/bus"
 )
 
-func (r *rig) memberKey() (string, error) {
-	var s bus.Status
-	if err := r.do(r.user, bus.DaemonSubject(bus.User, bus.OpStatus), nil, &s); err != nil {
-		return "", err
-	}
-	for _, m := range s.Meshes {
-		if m.Mesh == r.mesh {
-			return m.Pubkey, nil
-		}
-	}
-	return "", fmt.Errorf("mesh %s is not joined", r.mesh)
-}
-
 func (r *rig) session(name string) (bus.SessionInfo, error) {
 	var info bus.SessionInfo
 	err := r.do(r.user, bus.DaemonSubject(bus.User, bus.OpSessionStart), bus.SessionStart{Mesh: r.mesh, Name: name, PID: os.Getpid()}, &info)
@@ -36,7 +23,7 @@ func (r *rig) session(name string) (bus.SessionInfo, error) {
 
 // accepts measures the accept alone: from request to the 202 that means committed. Rows pile up in the outbox and drain behind it, as they do for a user.
 func (r *rig) accepts() error {
-	sink, err := r.session("sink")
+	sink, err := r.session("heap")
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,105 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"claudemesh/bus"
+)
+
+// newTerminal opens a pseudo terminal: what the program sees, and the side a person sits at.
+func newTerminal(t *testing.T) (program, person *os.File) {
+	t.Helper()
+	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no pseudo terminals here: %v", err)
+	}
+	t.Cleanup(func() { person.Close() })
+	n, err := unix.IoctlGetInt(int(person.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(int(person.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { program.Close() })
+	return program, person
+}
+
+const twoMeshes = `{"version":1,"meshes":[{"slug":"alpha","name":"alpha"},{"slug":"beta","name":"beta"}]}`
+
+func TestPickingAMeshOnATerminal(t *testing.T) {
+	tests := []struct {
+		name, answer string
+		code         int
+		asked        string // the mesh the verb went on with
+	}{
+		{"by number", "2\n", exitInternal, "beta"},
+		{"by name", "alpha\n", exitInternal, "alpha"},
+		{"after a wrong answer", "7\nbeta\n", exitInternal, "beta"},
+		{"an empty answer cancels", "\n", exitFailed, ""},
+		{"the end of input cancels", "\x04", exitFailed, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			home := t.TempDir()
+			if err := os.MkdirAll(filepath.Join(home, ".claudemesh"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(home, ".claudemesh", "config.json"), []byte(twoMeshes), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			program, person := newTerminal(t)
+			if _, err := person.WriteString(tt.answer); err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			e := hostEnv([]string{"claudemesh", "share"})
+			e.stdin, e.stderr, e.stdout = program, program, &out
+			// With no daemon allowed the verb ends right after the choice.
+			e.getenv = func(name string) string { return map[string]string{"HOME": home, noSpawnEnv: "1"}[name] }
+			if code := run(context.Background(), e); code != tt.code {
+				t.Errorf("exit code %d, want %d", code, tt.code)
+			}
+			shown := make([]byte, 4096)
+			n, err := person.Read(shown)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := string(shown[:n]); !strings.Contains(s, "1  alpha") || out.Len() != 0 {
+				t.Errorf("terminal shows %q, stdout %q", s, &out)
+			}
+			if bus.Held(filepath.Join(home, ".claudemesh", "daemon")) {
+				t.Error("a daemon runs")
+			}
+		})
+	}
+	t.Run("nobody is asked when JSON is wanted", func(t *testing.T) {
+		home := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(home, ".claudemesh"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(home, ".claudemesh", "config.json"), []byte(twoMeshes), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		program, _ := newTerminal(t)
+		var out bytes.Buffer
+		e := hostEnv([]string{"claudemesh", "share", "--json"})
+		e.stdin, e.stderr, e.stdout = program, program, &out
+		e.getenv = func(name string) string { return map[string]string{"HOME": home}[name] }
+		if code := run(context.Background(), e); code != exitUsage || !strings.Contains(out.String(), "mesh_required") {
+			t.Errorf("exit code %d, stdout %s", code, &out)
+		}
+	})
+}
