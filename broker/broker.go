@@ -143,9 +143,7 @@ func (b *Broker) Close(ctx context.Context) error {
 		open = append(open, c)
 	}
 	b.mu.Unlock()
-	for _, c := range open {
-		c.close(websocket.CloseGoingAway, "shutting down")
-	}
+	closeAll(open, farewell{websocket.CloseGoingAway, reasonShutdown})
 	done := make(chan struct{})
 	go func() { // ends with the connections, which cut() ends at the latest
 		b.conns.Wait()

@@ -73,7 +73,10 @@ type farewell struct {
 	reason string
 }
 
-const reasonReplaced = "session_replaced"
+const (
+	reasonReplaced = "session_replaced"
+	reasonShutdown = "shutting down"
+)
 
 // routingKey is the key peers address this connection by.
 func (c *conn) routingKey() string {

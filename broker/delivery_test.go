@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -99,6 +102,76 @@ func TestTheWindowBoundsUnacknowledgedPushes(t *testing.T) {
 		}
 	}
 	r.mailIn(r.mailboxOf(bob), 0)
+}
+
+func TestMailThatOverflowsTheLiveQueueComesFromTheStream(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Limits.Window = 4 })
+	bob := r.addMember("bob")
+	a, b := r.member(r.owner), r.member(bob)
+	b.settle()
+	const n = liveCopies + 100
+	for i := range n {
+		a.write(sendFrame(fmt.Sprint("m", i), bob.PublicKey(), fmt.Sprint(i)))
+	}
+	r.mailIn(r.mailboxOf(bob), n)
+	for i := range n {
+		p := b.message()
+		if text(p) != fmt.Sprint(i) {
+			t.Fatalf("message %d is %q", i, text(p))
+		}
+		b.clientAck(p, "")
+	}
+	r.mailIn(r.mailboxOf(bob), 0)
+}
+
+func TestMailAcknowledgedBeforeItIsPushedIsNotPushed(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Limits.Window = 1 })
+	bob := r.addMember("bob")
+	a, b := r.member(r.owner), r.member(bob)
+	a.mustSend(sendFrame("m1", bob.PublicKey(), "first"))
+	second := a.mustSend(sendFrame("m2", bob.PublicKey(), "second"))
+	a.mustSend(sendFrame("m3", bob.PublicKey(), "third"))
+	p := b.message()
+	b.write(wire.ClientAck{Type: wire.TypeClientAck, BrokerMessageID: second.MessageID}) // stored by an earlier connection, say
+	b.clientAck(p, "")
+	if p := b.message(); text(p) != "third" {
+		t.Errorf("got %q", text(p))
+	}
+	r.mailIn(r.mailboxOf(bob), 1)
+}
+
+func TestALostLiveCopyIsNoticedByTheNext(t *testing.T) {
+	r := newRig(t)
+	bob := r.addMember("bob")
+	a, b := r.member(r.owner), r.member(bob)
+	a.mustSend(sendFrame("m1", bob.PublicKey(), "first"))
+	b.message()
+	for c := range r.broker.meshes[r.mesh.ID].readers[bob.PublicKey()] {
+		forged := &nats.Msg{Data: []byte(`{"a":999}`), Header: nats.Header{"Nats-Sequence": {"1000"}, "Nats-Last-Sequence": {"999"}}}
+		c.pump.copy(c.pump.boxes[0], forged)
+	}
+	b.settle()
+	a.mustSend(sendFrame("m2", bob.PublicKey(), "second"))
+	if p := b.message(); text(p) != "second" {
+		t.Errorf("got %q", text(p))
+	}
+}
+
+func TestAcknowledgedMailIsNotPushedAgainWhileItsDeletionIsUnderWay(t *testing.T) {
+	r := newRig(t)
+	bob := r.addMember("bob")
+	a := r.member(r.owner)
+	a.mustSend(sendFrame("m1", bob.PublicKey(), "first"))
+	a.mustSend(sendFrame("m2", bob.PublicKey(), "second"))
+	r.mailIn(r.mailboxOf(bob), 2)
+	msg, err := r.broker.store.mail.GetMsg(t.Context(), 1, jetstream.WithGetMsgSubject(r.mailboxOf(bob)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.broker.settler.recent.Add(msg.Sequence, struct{}{}) // acknowledged, and the store is slow
+	if p := r.member(bob).message(); text(p) != "second" {
+		t.Errorf("got %q", text(p))
+	}
 }
 
 func TestSessionsHaveTheirOwnMailbox(t *testing.T) {

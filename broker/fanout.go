@@ -90,8 +90,10 @@ func (f *fanout) pass(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b, err := f.publish(rec, seq)
-		if err != nil {
+		b := batch{seq: seq}
+		if rec == nil {
+			f.log.Error("accepted message not readable, passed over", "seq", seq)
+		} else if b, err = f.publish(rec, seq); err != nil {
 			return err
 		}
 		way, next = append(way, b), seq+1

@@ -194,7 +194,7 @@ func TestListPeers(t *testing.T) {
 		p.Status != "idle" || p.Summary != nil || p.Groups == nil || !p.Visible || p.PeerRole != wire.RoleControlPlane || p.ConnectedAt == "" {
 		t.Errorf("%+v", p)
 	}
-	if p := got[1]; p.Pubkey != key.PublicKey() || p.MemberPubkey != bob.PublicKey() || p.DisplayName != "bob" || p.Status != "working" || len(p.Groups) != 1 || p.Cwd != "/work" {
+	if p := got[1]; p.Pubkey != key.PublicKey() || p.MemberPubkey != bob.PublicKey() || p.DisplayName != "bob" || p.Status != "working" || len(p.Groups) != 1 || p.Cwd != "/src" {
 		t.Errorf("%+v", p)
 	}
 	t.Run("without who hides, except for its own member", func(t *testing.T) {

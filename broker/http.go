@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/gorilla/websocket"
+
 	"claudemesh/wire"
 )
 
@@ -60,7 +62,7 @@ func (b *Broker) serveWS(w http.ResponseWriter, r *http.Request) {
 	closed := b.closed
 	b.mu.Unlock()
 	if closed {
-		c.close(1001, "shutting down")
+		c.close(websocket.CloseGoingAway, reasonShutdown)
 	}
 	c.serve()
 }
@@ -92,7 +94,10 @@ func (b *Broker) serveJoin(w http.ResponseWriter, r *http.Request) {
 		answer(w, status, wire.JoinReply{Error: problem})
 		return
 	}
-	id, already, err := b.join(r.Context(), req)
+	// Not the request's context: a client that goes away must not leave a use counted and nobody enrolled.
+	ctx, cancel := b.deadline()
+	defer cancel()
+	id, already, err := b.join(ctx, req)
 	var no joinRefused
 	switch {
 	case errors.As(err, &no):

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"claudemesh/mesh"
@@ -97,6 +98,16 @@ func (m *meshState) leave(c *conn) bool {
 	return true
 }
 
+// present reports whether a member connection of who is registered.
+func (m *meshState) present(who *member) bool {
+	for c := range m.conns {
+		if c.member == who && !c.isSession {
+			return true
+		}
+	}
+	return false
+}
+
 // addressable reports whether mail to that key can ever be read: an active member's key, a proven session key of one, or a key in use right now.
 func (m *meshState) addressable(key string) bool {
 	if m.active(key) != nil || len(m.readers[key]) > 0 {
@@ -164,6 +175,15 @@ func (m *meshState) multicast(sender *member, group string, all bool, now time.T
 	}
 	slices.Sort(to)
 	return to
+}
+
+// isMulticast reports whether a target addresses more than one key, and which group it means.
+func isMulticast(target string) (group string, all, ok bool) {
+	if target == "*" || target == "@all" {
+		return "", true, true
+	}
+	group, ok = strings.CutPrefix(target, "@")
+	return group, false, ok && group != ""
 }
 
 func hasGroup(gs []mesh.Group, name string) bool {

@@ -30,32 +30,6 @@ type pump struct {
 	early   *simplelru.LRU[string, struct{}] // acknowledged before it was pushed on this connection
 }
 
-// waiting is a push that waits for its acknowledgement.
-type waiting struct {
-	subject string // its mailbox
-	key     string // the mailbox key it was addressed to
-	seq     uint64 // in CM_MAIL
-	cmid    string
-	sender  string // public key of the sending member; "" for a receipt
-}
-
-// box is one mailbox being read. Live copies arrive by subscription; a bounded number waits here, and when there are more, or some were missed, gap sends
-// the pump to the stream.
-type box struct {
-	subject, key string
-	cursor       uint64 // of the pump's goroutine: the last entry dealt with
-
-	mu    sync.Mutex
-	queue []copied
-	gap   bool
-}
-
-// copied is a republished entry: its sequence, and that of the entry before it in the same mailbox.
-type copied struct {
-	seq, last uint64
-	data      []byte
-}
-
 func startPump(c *conn) *pump {
 	p := &pump{c: c, signal: make(chan struct{}, 1), ended: make(chan struct{}), waiting: map[string]waiting{}, room: make(chan struct{}, 1)}
 	p.early, _ = simplelru.NewLRU[string, struct{}](1024, nil)
@@ -126,30 +100,6 @@ func (p *pump) subscribe(subs *sync.WaitGroup) error {
 	ctx, cancel := p.c.b.deadline()
 	defer cancel()
 	return p.c.b.store.nc.FlushWithContext(ctx)
-}
-
-// copy takes one live copy. It never blocks: the subscription's goroutine is the client library's.
-func (p *pump) copy(b *box, m *nats.Msg) {
-	seq, err1 := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
-	last, err2 := strconv.ParseUint(m.Header.Get("Nats-Last-Sequence"), 10, 64)
-	b.mu.Lock()
-	if err1 != nil || err2 != nil || len(b.queue) >= liveCopies {
-		b.gap = true
-	} else {
-		b.queue = append(b.queue, copied{seq, last, m.Data})
-	}
-	b.mu.Unlock()
-	select {
-	case p.signal <- struct{}{}:
-	default:
-	}
-}
-
-func (b *box) take() (queue []copied, gap bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	queue, gap, b.queue, b.gap = b.queue, b.gap, nil, false
-	return queue, gap
 }
 
 // empty deals with everything that is in the mailbox now.
@@ -231,11 +181,6 @@ func (p *pump) deliver(b *box, seq uint64, data []byte) error {
 			return nil
 		}
 		id, v, w.cmid, w.sender = rec.ID, rec.push(), rec.CMID, rec.MemberPubkey
-		if p.acknowledgedEarly(id) {
-			c.b.settler.add(settlement{subject: b.subject, seq: seq})
-			b.cursor = seq
-			return nil
-		}
 	}
 	encoded, err := wire.Encode(v)
 	if err != nil {
@@ -243,107 +188,16 @@ func (p *pump) deliver(b *box, seq uint64, data []byte) error {
 		b.cursor = seq
 		return nil
 	}
-	if !p.hold(id, w) || !c.push(frame{data: encoded, sent: func() { p.sent(id) }}) {
+	switch p.hold(id, w) {
+	case ended:
 		return c.ctx.Err()
+	case early:
+		c.b.settler.add(settlement{subject: b.subject, seq: seq})
+	case held:
+		if !c.push(frame{data: encoded, sent: func() { p.sent(id) }}) {
+			return c.ctx.Err()
+		}
 	}
 	b.cursor = seq
 	return nil
 }
-
-// hold registers a push before it is written, once the window has room. False: the connection ended first.
-func (p *pump) hold(id string, w waiting) bool {
-	for {
-		p.mu.Lock()
-		if len(p.waiting) < p.c.b.lim.Window {
-			p.waiting[id] = w
-			p.mu.Unlock()
-			return true
-		}
-		p.mu.Unlock()
-		select {
-		case <-p.room:
-		case <-p.c.ctx.Done():
-			return false
-		}
-	}
-}
-
-// take removes the pushes that an acknowledgement means: by broker message id or mail id, else by client message id.
-func (p *pump) take(id, cmid string) (taken []waiting, ids []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if id != "" {
-		if w, ok := p.waiting[id]; ok {
-			taken, ids = append(taken, w), append(ids, id)
-		}
-	} else {
-		for id, w := range p.waiting {
-			if w.cmid == cmid && w.sender != "" {
-				taken, ids = append(taken, w), append(ids, id)
-			}
-		}
-	}
-	for _, id := range ids {
-		delete(p.waiting, id)
-	}
-	if len(ids) > 0 {
-		select {
-		case p.room <- struct{}{}:
-		default:
-		}
-	}
-	return taken, ids
-}
-
-// sent is called when the socket took a push. For a client that never acknowledges this is the acknowledgement, unless somebody who does reads the same
-// mailbox: then it is theirs to give.
-func (p *pump) sent(id string) {
-	if p.c.acking.Load() {
-		return
-	}
-	taken, _ := p.take(id, "")
-	for _, w := range taken {
-		if !p.c.b.acknowledged(p.c.mesh, w.key) {
-			p.c.b.settler.add(settlement{subject: w.subject, seq: w.seq})
-		}
-	}
-}
-
-// acknowledged reports whether any connection that acknowledges reads the mailbox.
-func (b *Broker) acknowledged(m *meshState, key string) bool {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for c := range m.readers[key] {
-		if c.acking.Load() {
-			return true
-		}
-	}
-	return false
-}
-
-func (p *pump) noteEarly(id string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.early.Add(id, struct{}{})
-}
-
-func (p *pump) acknowledgedEarly(id string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.early.Remove(id)
-}
-
-// push is the frame that carries an accepted message.
-func (a *accepted) push() wire.Push {
-	sender := a.SessionKey
-	if sender == "" {
-		sender = a.MemberPubkey
-	}
-	return wire.Push{
-		Type: wire.TypePush, MessageID: a.ID, MeshID: a.Mesh, SenderPubkey: sender, SenderMemberPubkey: a.MemberPubkey, SenderMemberID: a.MemberID,
-		SenderName: a.Name, ReplyToID: a.ReplyTo, Priority: a.Priority, Nonce: a.Nonce, Ciphertext: a.Ciphertext,
-		CreatedAt: wire.Timestamp(unixMilli(a.At)), ClientMessageID: a.CMID, RequestFingerprint: a.Fingerprint, TargetSpec: a.Target,
-	}
-}
-
-func unixMilli(ms int64) time.Time { return time.UnixMilli(ms) }

@@ -46,9 +46,6 @@ func (c *conn) clientAck(data []byte, reqID string) {
 	if i < 0 {
 		return
 	}
-	if slices.Contains(c.keys, rec.To[i]) {
-		c.pump.noteEarly(rec.ID)
-	}
 	if r := c.b.receiptFor(c.mesh, rec.MemberPubkey, rec.To[i], rec.ID, rec.CMID, a); r != nil {
 		c.b.settler.add(settlement{receipt: r})
 	}

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"time"
+
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -76,6 +78,21 @@ type accepted struct {
 
 	size int // bytes of the encoded form
 }
+
+// push is the frame that carries an accepted message.
+func (a *accepted) push() wire.Push {
+	sender := a.SessionKey
+	if sender == "" {
+		sender = a.MemberPubkey
+	}
+	return wire.Push{
+		Type: wire.TypePush, MessageID: a.ID, MeshID: a.Mesh, SenderPubkey: sender, SenderMemberPubkey: a.MemberPubkey, SenderMemberID: a.MemberID,
+		SenderName: a.Name, ReplyToID: a.ReplyTo, Priority: a.Priority, Nonce: a.Nonce, Ciphertext: a.Ciphertext,
+		CreatedAt: wire.Timestamp(unixMilli(a.At)), ClientMessageID: a.CMID, RequestFingerprint: a.Fingerprint, TargetSpec: a.Target,
+	}
+}
+
+func unixMilli(ms int64) time.Time { return time.UnixMilli(ms) }
 
 // mail is one entry of a mailbox: a reference into CM_ACCEPT, or a whole receipt.
 type mail struct {

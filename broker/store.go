@@ -107,7 +107,8 @@ func (s *store) record(ctx context.Context, seq uint64) (*accepted, error) {
 	return decodeAccepted(msg)
 }
 
-// nextRecord returns the first accepted message at or after seq; jetstream.ErrMsgNotFound when there is none yet.
+// nextRecord returns the first accepted message at or after seq; jetstream.ErrMsgNotFound when there is none yet. One that cannot be read is nil: it must
+// not stop those behind it.
 func (s *store) nextRecord(ctx context.Context, seq uint64) (*accepted, uint64, error) {
 	if rec := s.bodies.get(seq); rec != nil {
 		return rec, seq, nil
@@ -118,7 +119,7 @@ func (s *store) nextRecord(ctx context.Context, seq uint64) (*accepted, uint64, 
 	}
 	rec, err := decodeAccepted(msg)
 	if err != nil {
-		return nil, 0, err
+		return nil, msg.Sequence, nil
 	}
 	s.bodies.put(msg.Sequence, rec)
 	return rec, msg.Sequence, nil

@@ -60,7 +60,7 @@ func TestLock(t *testing.T) {
 				}
 			})
 		}
-		for range 20 {
+		for range 1000 {
 			l, err := AcquireLock(dir)
 			must(t, err)
 			must(t, l.Release())

@@ -151,7 +151,21 @@ func (cfg ServerConfig) withDefaults() ServerConfig {
 func start(cfg ServerConfig, port int, withBus bool) (*Server, error) {
 	s := &Server{cfg: cfg, log: newServerLog(cfg.Log, cfg.Clock)}
 	s.grants = newGrants(cfg.Clock, s.accountOf)
-	ns, err := natsserver.NewServer(&natsserver.Options{
+	ns, err := natsserver.NewServer(serverOptions(cfg, port, s.grants))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrServerStart, err)
+	}
+	s.ns, s.grants.srv = ns, ns
+	ns.SetLoggerV2(s.log, false, false, false)
+	if err := s.run(withBus); err != nil {
+		s.stop()
+		return nil, fmt.Errorf("%w: %w", ErrServerStart, err)
+	}
+	return s, nil
+}
+
+func serverOptions(cfg ServerConfig, port int, auth natsserver.Authentication) *natsserver.Options {
+	return &natsserver.Options{
 		ServerName:                 "claudemesh",
 		Host:                       "127.0.0.1", // empty would listen on every interface
 		Port:                       port,
@@ -169,18 +183,8 @@ func start(cfg ServerConfig, port int, withBus bool) (*Server, error) {
 		JetStreamLimits:            natsserver.JSLimitOpts{DefaultMaxConsumers: -1},
 		SyncAlways:                 cfg.SyncAlways,
 		DisableJetStreamBanner:     true,
-		CustomClientAuthentication: s.grants,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrServerStart, err)
+		CustomClientAuthentication: auth,
 	}
-	s.ns, s.grants.srv = ns, ns
-	ns.SetLoggerV2(s.log, false, false, false)
-	if err := s.run(withBus); err != nil {
-		s.stop()
-		return nil, fmt.Errorf("%w: %w", ErrServerStart, err)
-	}
-	return s, nil
 }
 
 // run starts the server and sets its accounts up. A client that comes before the grants are in is refused like any stranger.
@@ -245,46 +249,6 @@ func (s *Server) accountOf(hash Hash, g Grant) (*natsserver.Account, error) {
 		return tapAccount(s.ns, s.bus, hash)
 	}
 	return s.bus, nil
-}
-
-// BusConn is a new connection of the daemon itself in BUS, with all rights, in process. Shutdown closes it; the caller may close it earlier. It comes
-// back by itself should the server ever cut it.
-func (s *Server) BusConn() (*nats.Conn, error) { return s.ownConn(roleDaemon, s.bus) }
-
-// ServiceConn is a new connection for [NewService]: it hears requests and can publish to inboxes only, so that no reply subject whatever makes the
-// daemon speak elsewhere.
-func (s *Server) ServiceConn() (*nats.Conn, error) { return s.ownConn(roleService, s.bus) }
-
-// BrokerConn is like BusConn in the account BROKER.
-func (s *Server) BrokerConn() (*nats.Conn, error) { return s.ownConn(roleBroker, s.broker) }
-
-func (s *Server) ownConn(role Role, acc *natsserver.Account) (*nats.Conn, error) {
-	if acc == nil {
-		return nil, errors.New("this server has no bus")
-	}
-	token, err := NewToken(s.cfg.Rand)
-	if err != nil {
-		return nil, err
-	}
-	var perms *natsserver.Permissions
-	if role == roleService {
-		perms = servicePermissions()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, nats.ErrConnectionClosed
-	}
-	s.grants.addOwn(HashToken(token), role, acc, perms)
-	nc, err := nats.Connect("", nats.InProcessServer(s.ns), nats.Token(token), nats.Name(string(role)),
-		nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0), nats.CustomInboxPrefix("_INBOX."+string(role)),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { s.log.Warnf("own connection %s: %v", role, err) }))
-	if err != nil {
-		s.grants.Revoke(HashToken(token))
-		return nil, fmt.Errorf("connect in process: %w", err)
-	}
-	s.conns = append(s.conns, nc)
-	return nc, nil
 }
 
 // Grants is the table of who may connect.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -193,6 +194,9 @@ func TestShutdown(t *testing.T) {
 }
 
 func TestAStuckTapSlowsNobody(t *testing.T) {
+	if o := serverOptions(ServerConfig{}, 0, nil); !o.NoFastProducerStall || o.WriteDeadline > 2*time.Second || o.MaxPending > 8<<20 {
+		t.Errorf("the server would wait for a slow client: %+v", o)
+	}
 	s := startBus(t, nil)
 	ctx := ctxOf(t)
 	must(t, service(t, s).Handle("send", AnySend, 1<<18, func(_ context.Context, c *Call) (any, error) { return nil, nil }))

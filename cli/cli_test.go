@@ -52,21 +52,34 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// patience is how long a test waits for what must happen.
+const patience = 30 * time.Second
+
+// until polls: what another process does can only be looked at.
+func until(ok func() bool) bool {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(pollEvery) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
 // stopDaemon ends the daemon of a directory, paused or not, and removes its home.
 func stopDaemon(t *testing.T, dir string) {
-	if info, err := bus.ReadInfo(dir); err == nil && bus.Held(dir) {
-		_ = syscall.Kill(info.PID, syscall.SIGCONT)
-		_ = syscall.Kill(info.PID, syscall.SIGTERM)
-	}
-	for deadline := time.Now().Add(20 * time.Second); bus.Held(dir); {
-		if time.Now().After(deadline) {
-			t.Errorf("the daemon of %s does not end", dir)
-			return
+	ended := until(func() bool {
+		if info, err := bus.ReadInfo(dir); err == nil && bus.Held(dir) {
+			_ = syscall.Kill(info.PID, syscall.SIGCONT)
+			_ = syscall.Kill(info.PID, syscall.SIGTERM)
 		}
-		time.Sleep(pollEvery)
+		return !bus.Held(dir)
+	})
+	if !ended {
+		t.Errorf("the daemon of %s does not end", dir)
+		return
 	}
 	os.RemoveAll(filepath.Dir(filepath.Dir(dir)))
-	os.Remove(filepath.Dir(filepath.Dir(filepath.Dir(dir))))
+	os.Remove(filepath.Dir(filepath.Dir(filepath.Dir(dir)))) // succeeds for the last home
 }
 
 // code runs a command and checks its exit code: code 3 claudemesh send.
@@ -89,17 +102,23 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// pidof puts the pid of a daemon directory's daemon into a variable: pidof PID $DAEMON.
+// pidof puts the pid of a daemon directory's daemon into a variable: pidof PID $DAEMON. The daemon writes it right after it first answers.
 func pidof(ts *testscript.TestScript, _ bool, args []string) {
-	info, err := bus.ReadInfo(args[1])
-	ts.Check(err)
+	var info bus.Info
+	if !until(func() (ok bool) {
+		var err error
+		info, err = bus.ReadInfo(args[1])
+		return err == nil && alive(info.PID)
+	}) {
+		ts.Fatalf("no daemon runs in %s", args[1])
+	}
 	ts.Setenv(args[0], strconv.Itoa(info.PID))
 }
 
-// count checks how often a text occurs in a file: count 1 TEXT FILE.
+// count waits until a text occurs that often in a file: count 1 TEXT FILE.
 func count(ts *testscript.TestScript, _ bool, args []string) {
-	if got := fmt.Sprint(strings.Count(ts.ReadFile(args[2]), args[1])); got != args[0] {
-		ts.Fatalf("%q occurs %s times in %s, want %s:\n%s", args[1], got, args[2], args[0], ts.ReadFile(args[2]))
+	if !until(func() bool { return fmt.Sprint(strings.Count(ts.ReadFile(args[2]), args[1])) == args[0] }) {
+		ts.Fatalf("%q does not occur %s times in %s:\n%s", args[1], args[0], args[2], ts.ReadFile(args[2]))
 	}
 }
 

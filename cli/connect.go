@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jonboulle/clockwork"
 
 	"claudemesh/bus"
 	"claudemesh/mcp/feed"
@@ -73,48 +77,100 @@ func (c *call) running(ctx context.Context) (*conn, error) {
 	return c.reach(ctx, dir)
 }
 
-// reach connects to the daemon that holds the lock. One that is just starting gets the time for it; one that was ready before and is silent now is reported
-// as paused. It returns bus.ErrNoDaemon when the lock is given free.
+// reach connects to the daemon that holds the lock. It returns bus.ErrNoDaemon when the lock is given free.
+//
+// A daemon writes bus.json when everything in it answers, and removes it when it stops. One that has done so and is silent for answerLimit is reported as
+// paused; one that has not gets startLimit.
 func (c *call) reach(ctx context.Context, dir string) (*conn, error) {
-	pid, limit := 0, startLimit
-	if info, err := bus.ReadInfo(dir); err == nil && alive(info.PID) {
-		pid, limit = info.PID, answerLimit
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, &pausedError{pid})
-	defer cancel()
-	var last error
+	begin := c.clock.Now()
+	var silent time.Time // since when it should have answered
 	for {
-		n, err := c.dial(ctx, dir)
-		if err == nil || errors.Is(err, bus.ErrUnauthorized) || errors.Is(err, feed.ErrNoToken) {
-			return n, err
+		info, err := bus.ReadInfo(dir)
+		ready := err == nil && alive(info.PID)
+		if ready && silent.IsZero() {
+			silent = c.clock.Now()
 		}
-		if !bus.Held(dir) {
+		limit := begin.Add(startLimit)
+		if ready {
+			limit = silent.Add(answerLimit)
+		}
+		err = bus.ErrNoDaemon
+		// The file may be lost, too: it is a hint, and not waited for without end.
+		if ready || c.clock.Since(begin) > infoLimit {
+			var n *conn
+			n, err = c.dial(ctx, dir, limit, !ready)
+			if err == nil || errors.Is(err, bus.ErrUnauthorized) || errors.Is(err, feed.ErrNoToken) {
+				return n, err
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case !bus.Held(dir):
 			return nil, bus.ErrNoDaemon
-		}
-		if last == nil || !errors.Is(err, context.DeadlineExceeded) {
-			last = err
+		case !c.clock.Now().Before(limit):
+			paused := &pausedError{}
+			if ready {
+				paused.pid = info.PID
+			}
+			return nil, paused
 		}
 		select {
 		case <-ctx.Done():
-			cause := context.Cause(ctx)
-			var paused *pausedError
-			if errors.As(cause, &paused) {
-				return nil, fmt.Errorf("%w (%w)", cause, last)
-			}
-			return nil, cause
 		case <-c.clock.After(pollEvery):
 		}
 	}
 }
 
-func (c *call) dial(ctx context.Context, dir string) (*conn, error) {
+// dial makes one attempt, until limit. With probe it also makes sure that requests are answered.
+func (c *call) dial(ctx context.Context, dir string, limit time.Time, probe bool) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit.Sub(c.clock.Now()))
+	defer cancel()
 	cred, session, err := c.who(dir)
 	if err != nil {
 		return nil, err
 	}
-	client, err := bus.Connect(ctx, bus.ClientConfig{Dir: dir, Token: cred.Token, Actor: cred.Actor, Name: "claudemesh", Timeout: 0})
+	client, err := bus.Connect(ctx, bus.ClientConfig{Dir: dir, Token: cred.Token, Actor: cred.Actor, Name: "claudemesh"})
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Client: client, actor: cred.Actor, session: session}, nil
+	n := &conn{Client: client, actor: cred.Actor, session: session}
+	if probe {
+		if err := n.daemon(ctx, bus.OpVersion, nil, nil); err != nil {
+			n.Close()
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// infoLimit is how long a daemon that holds the lock is given to write bus.json before it is asked all the same.
+const infoLimit = time.Second
+
+// openingLimit is how long a request waits for a link that is just being opened.
+const openingLimit = 3 * time.Second
+
+// whenOpen asks something of a mesh's broker. A link that is just being opened, after the daemon's start or a join, gets a moment; one that is known to be
+// down does not.
+func (n *conn) whenOpen(ctx context.Context, clock clockwork.Clock, slug string, ask func() error) error {
+	for deadline := clock.Now().Add(openingLimit); ; {
+		err := ask()
+		if !errors.Is(err, &bus.APIError{Reason: "mesh_down"}) || !clock.Now().Before(deadline) || !n.opening(ctx, slug) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-clock.After(pollEvery):
+		}
+	}
+}
+
+// opening reports whether a mesh's link is being opened, or has just become open.
+func (n *conn) opening(ctx context.Context, slug string) bool {
+	var list bus.MeshList
+	if n.daemon(ctx, bus.OpMeshList, nil, &list) != nil {
+		return false
+	}
+	return slices.ContainsFunc(list.Meshes, func(m bus.MeshStatus) bool { return m.Mesh == slug && (m.Link == "connecting" || m.Link == "open") })
 }

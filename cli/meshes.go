@@ -152,8 +152,8 @@ Only the owner of a mesh can invite.`,
 				return err
 			}
 			uses := c.cmd.Int("uses")
-			if uses < 1 || uses > 10_000 {
-				return usagef("--uses is a number from 1 to 10000")
+			if uses < 1 || uses > 1000 {
+				return usagef("--uses is a number from 1 to 1000")
 			}
 			expires, err := parseDuration(c.cmd.String("expires"))
 			if err != nil || expires < time.Minute || expires > 90*24*time.Hour {
@@ -170,7 +170,8 @@ Only the owner of a mesh can invite.`,
 			defer n.Close()
 			var out bus.MeshInvite
 			req := bus.MeshShare{Mesh: slug, MaxUses: uses, ExpiresIn: int64(expires / time.Second), BrokerURL: c.cmd.String("broker-url")}
-			if err := n.daemon(ctx, bus.OpMeshShare, req, &out); err != nil {
+			err = n.whenOpen(ctx, c.clock, slug, func() error { return n.daemon(ctx, bus.OpMeshShare, req, &out) })
+			if err != nil {
 				return err
 			}
 			when := time.Unix(out.ExpiresAt, 0).UTC()

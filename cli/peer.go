@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jonboulle/clockwork"
 	urfave "github.com/urfave/cli/v3"
 
 	"claudemesh/bus"
@@ -56,7 +57,7 @@ not listed, and can be written to all the same.
 			}
 			defer n.Close()
 			if len(slugs) == 1 {
-				peers, err := n.peers(ctx, slugs[0], c.cmd.Bool("all"))
+				peers, err := n.peers(ctx, c.clock, slugs[0], c.cmd.Bool("all"))
 				if err != nil {
 					return err
 				}
@@ -76,11 +77,14 @@ type peerRow struct {
 func (r peerRow) MarshalJSON() ([]byte, error) { return r.raw, nil }
 
 // peers asks for the peers of one mesh, the own session first.
-func (n *conn) peers(ctx context.Context, slug string, all bool) ([]peerRow, error) {
+func (n *conn) peers(ctx context.Context, clock clockwork.Clock, slug string, all bool) ([]peerRow, error) {
 	var reply struct {
 		Peers []json.RawMessage `json:"peers"`
 	}
-	if err := n.Do(ctx, bus.CallSubject(slug, n.actor, bus.CallListPeers), struct{}{}, &reply); err != nil {
+	err := n.whenOpen(ctx, clock, slug, func() error {
+		return n.Do(ctx, bus.CallSubject(slug, n.actor, bus.CallListPeers), struct{}{}, &reply)
+	})
+	if err != nil {
 		return nil, err
 	}
 	rows := []peerRow{}
@@ -116,7 +120,7 @@ func (c *call) peersOfAll(ctx context.Context, n *conn, slugs, fields []string) 
 	var out []meshPeers
 	code := exitOK
 	for _, slug := range slugs {
-		peers, err := n.peers(ctx, slug, c.cmd.Bool("all"))
+		peers, err := n.peers(ctx, c.clock, slug, c.cmd.Bool("all"))
 		entry := meshPeers{Mesh: slug, Peers: project(peers, fields)}
 		if err != nil {
 			f := explain(err)

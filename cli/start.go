@@ -129,6 +129,11 @@ func (c *call) launch(ctx context.Context, dir string, args []string) error {
 		case <-ctx.Done():
 			return &startError{reason: fmt.Sprintf("no answer within %s", startLimit), log: log.Name(), tail: tail(log.Name(), from)}
 		case <-poll.Chan():
+			// Its bus.json says that all of it answers. When another daemon was faster, ours has ended.
+			info, err := bus.ReadInfo(dir)
+			if err != nil || ended != nil && info.PID != cmd.Process.Pid {
+				continue
+			}
 			if _, err := c.ping(ctx, dir); err == nil {
 				return nil
 			}

@@ -144,17 +144,17 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 func (d *Daemon) openStores(ctx context.Context) (err error) {
 	dir := d.opt.Dir
 	if d.outbox, err = outbox.Open(filepath.Join(dir, outboxFile), d.opt.Clock); err != nil {
-		return fmt.Errorf("open outbox: %w", err)
+		return fmt.Errorf("%s: %w", filepath.Join(dir, outboxFile), err)
 	}
 	var quarantined string
 	if d.inbox, quarantined, err = inbox.OpenOrQuarantine(filepath.Join(dir, inboxFile), d.opt.Clock); err != nil {
-		return fmt.Errorf("open inbox: %w", err)
+		return fmt.Errorf("%s: %w", filepath.Join(dir, inboxFile), err)
 	}
 	if quarantined != "" {
 		d.notice("the inbox file was damaged; it is kept as " + quarantined + " and a new one was started")
 	}
 	if d.session, err = session.Open(filepath.Join(dir, sessionFile), d.opt.Clock, d.opt.Rand); err != nil {
-		return fmt.Errorf("open session registry: %w", err)
+		return fmt.Errorf("%s: %w", filepath.Join(dir, sessionFile), err)
 	}
 	// Rows that were on their way when the last daemon ended: their fate is unknown, and a repeat under the same id is harmless.
 	n, err := d.outbox.Recover(ctx)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -75,8 +76,9 @@ func (m *meshRun) drainOnce(slots chan struct{}) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("claim rows: %w", err)
 	}
+	held := map[string]error{}
 	for _, row := range rows {
-		m.dispatch(row, func() { <-slots })
+		m.dispatch(row, held, func() { <-slots })
 	}
 	return len(rows), nil
 }
@@ -105,10 +107,18 @@ func (m *meshRun) idle() bool {
 	return true
 }
 
-// dispatch puts one claimed row on its link, in order, and settles it when the broker has answered. done is called exactly once, at the end.
-func (m *meshRun) dispatch(row outbox.Row, done func()) {
-	pending, err := m.begin(row)
+// dispatch puts one claimed row on its link, in order, and settles it when the broker has answered. held are the recipients of this batch of whom an earlier
+// row could not leave, and why: the later ones must not overtake it, though the reason may be gone by now. done is called exactly once, at the end.
+func (m *meshRun) dispatch(row outbox.Row, held map[string]error, done func()) {
+	var pending *bridge.Pending
+	err := cmp.Or(held[row.Recipient()], held[row.Target])
+	if err == nil {
+		pending, err = m.begin(row)
+	}
 	if err != nil {
+		if v, _ := judge(wire.Ack{}, err); v != refused {
+			held[row.Recipient()], held[row.Target] = err, err
+		}
 		m.settle(row, wire.Ack{}, err)
 		done()
 		return

@@ -30,9 +30,9 @@ const (
 // The promise: whatever is killed -9 and whenever, a send that was answered with 202 or 200 is in the receiver's inbox exactly once, and the caller of every
 // other one was told that it failed.
 func TestNothingAcceptedIsLostOrDoubledByKills(t *testing.T) {
-	rounds := 2
+	first, second, third := 1, 1, 0
 	if os.Getenv("CLAUDEMESH_TEST_LONG") == "1" {
-		rounds = 20
+		first, second, third = 20, 20, 20
 	}
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("CLAUDEMESH_TEST_SEED"); s != "" {
@@ -49,19 +49,22 @@ func TestNothingAcceptedIsLostOrDoubledByKills(t *testing.T) {
 		c.sender.Do(bus.OpMeshCreate, bus.MeshCreate{Name: "team", BrokerURL: broker.URL(), AdminTokenFile: broker.AdminTokenFile()}, &made)
 		c.mesh = c.receiver.Join(c.sender.Share(made.Mesh), "ben")
 		c.victims = []victim{{"sender", c.sender}, {"receiver", c.receiver}, {"broker", broker}}
-		c.run(t, rounds, seed)
+		c.run(t, first, seed)
 	})
 	t.Run("with the broker inside the sender's daemon", func(t *testing.T) {
 		c := &crash{sender: testenv.NewProcess(t, testenv.WithName("ann")), receiver: testenv.NewProcess(t, testenv.WithName("ben"))}
 		c.mesh = c.receiver.Join(c.sender.Share(c.sender.Create("team")), "ben")
 		c.victims = []victim{{"sender and broker", c.sender}, {"receiver", c.receiver}}
-		c.run(t, rounds, seed+1)
+		c.run(t, second, seed+1)
 	})
 	t.Run("with the broker inside the receiver's daemon", func(t *testing.T) {
+		if third == 0 {
+			t.Skip("only with CLAUDEMESH_TEST_LONG=1")
+		}
 		c := &crash{sender: testenv.NewProcess(t, testenv.WithName("ann")), receiver: testenv.NewProcess(t, testenv.WithName("ben"))}
 		c.mesh = c.sender.Join(c.receiver.Share(c.receiver.Create("team")), "ann")
 		c.victims = []victim{{"sender", c.sender}, {"receiver and broker", c.receiver}}
-		c.run(t, rounds, seed+2)
+		c.run(t, third, seed+2)
 	})
 }
 
@@ -154,17 +157,14 @@ func (c *crash) kill(answered *progress, finished <-chan struct{}) {
 	for i, at := range points {
 		v := c.victims[order[i%len(order)]]
 		answered.wait(at, finished)
-		c.t.Logf("%s killing the %s after %d answers", time.Now().Format("05.000"), v.name, answered.n.Load())
+		c.t.Logf("killing the %s after %d answers", v.name, answered.n.Load())
 		v.process.Kill()
 		if v.process != c.sender { // life goes on without it for a while
 			answered.wait(at+c.rng.IntN(150), finished)
 		}
-		c.t.Logf("%s start", time.Now().Format("05.000"))
 		v.process.Start()
-		c.t.Logf("%s started", time.Now().Format("05.000"))
 	}
 	<-finished
-	c.t.Logf("%s finished", time.Now().Format("05.000"))
 	// Once more while the last ones are on their way.
 	v := c.victims[c.rng.IntN(len(c.victims))]
 	c.t.Logf("killing the %s after the last answer", v.name)
@@ -181,7 +181,6 @@ func (c *crash) check(round int, bob *testenv.Session, outcomes map[string]outco
 		o := s.Meshes[0].Outbox
 		return o["pending"] == 0 && o["inflight"] == 0
 	})
-	c.t.Logf("%s drained", time.Now().Format("05.000"))
 	// A mailbox is read in order: when this one is here, so is everything before it, also what comes twice.
 	end := c.last(round, bob)
 	bob.Do(bus.OpInboxSeen, bus.MessageIDs{IDs: []string{end.ID}}, nil)
@@ -190,7 +189,6 @@ func (c *crash) check(round int, bob *testenv.Session, outcomes map[string]outco
 	if inbox.Unread != len(inbox.Items) {
 		t.Errorf("the inbox counts %d messages and lists %d", inbox.Unread, len(inbox.Items))
 	}
-	c.t.Logf("%s end is here", time.Now().Format("05.000"))
 	times := map[string]int{}
 	for _, m := range inbox.Items {
 		times[m.Body]++

@@ -3,6 +3,7 @@ package faultproxy
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -197,4 +198,26 @@ func TestNew(t *testing.T) {
 			t.Fatal("accepted")
 		}
 	})
+}
+
+func TestAPlainRequestPassesAProxyOfFrames(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.WriteHeader(http.StatusTeapot)
+		_, _ = w.Write(append([]byte(r.URL.Path+" "), body...))
+	}))
+	t.Cleanup(s.Close)
+	p := start(t, strings.TrimPrefix(s.URL, "http://"), WithFrames(func(Dir, []byte) [][]byte { return nil }))
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for range 3 {
+		res, err := client.Post("http://"+p.Addr()+"/join", "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || res.StatusCode != http.StatusTeapot || string(body) != "/join {}" {
+			t.Errorf("%d %q, %v", res.StatusCode, body, err)
+		}
+	}
 }

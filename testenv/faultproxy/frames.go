@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -21,6 +22,10 @@ func (p *Proxy) serveFrames(l *link) {
 	defer context.AfterFunc(l.ctx, func() { l.drop(l.client) })()
 	request, reader, err := readRequest(l.client)
 	if err != nil {
+		return
+	}
+	if !websocket.IsWebSocketUpgrade(request) {
+		p.serveRequest(l, request)
 		return
 	}
 	dialer := websocket.Dialer{NetDialContext: p.dial, HandshakeTimeout: 10 * time.Second}
@@ -49,6 +54,21 @@ func (p *Proxy) serveFrames(l *link) {
 	l.drop(l.client)
 	l.drop(broker.NetConn())
 	pumps.Wait()
+}
+
+// serveRequest passes one plain HTTP request and its answer, for instance POST /join; the hook does not see them.
+func (p *Proxy) serveRequest(l *link, request *http.Request) {
+	broker, err := p.dial(l.ctx, "tcp", p.target)
+	if err != nil {
+		return
+	}
+	defer broker.Close()
+	defer context.AfterFunc(l.ctx, func() { reset(broker) })()
+	l.polite.Store(true)
+	request.Close = true // the broker ends the connection after its answer
+	if request.Write(broker) == nil {
+		_, _ = io.Copy(l.client, broker)
+	}
 }
 
 func (p *Proxy) pass(l *link, d Dir, to *sender, from *websocket.Conn) {

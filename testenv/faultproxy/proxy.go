@@ -21,7 +21,7 @@ type Option func(*Proxy)
 func WithDial(dial DialFunc) Option { return func(p *Proxy) { p.dial = dial } }
 
 // WithFrames makes the proxy speak WebSocket on both sides, so that hooks see frames. Without it bytes are passed as they come. Control frames are not
-// passed on: each side's ping is answered here. hook may be nil.
+// passed on: each side's ping is answered here. A plain HTTP request passes as it is, one on each connection. hook may be nil.
 func WithFrames(hook Hook) Option {
 	return func(p *Proxy) { p.frames, p.hook = true, hook }
 }

@@ -1,0 +1,49 @@
+package broker
+
+import (
+	"strconv"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+)
+
+// box is one mailbox being read. Live copies arrive by subscription; a bounded number waits here, and when there are more, or some were missed, gap sends
+// the pump to the stream.
+type box struct {
+	subject, key string
+	cursor       uint64 // of the pump's goroutine: the last entry dealt with
+
+	mu    sync.Mutex
+	queue []copied
+	gap   bool
+}
+
+// copied is a republished entry: its sequence, and that of the entry before it in the same mailbox.
+type copied struct {
+	seq, last uint64
+	data      []byte
+}
+
+// copy takes one live copy. It never blocks: the subscription's goroutine is the client library's.
+func (p *pump) copy(b *box, m *nats.Msg) {
+	seq, err1 := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
+	last, err2 := strconv.ParseUint(m.Header.Get("Nats-Last-Sequence"), 10, 64)
+	b.mu.Lock()
+	if err1 != nil || err2 != nil || len(b.queue) >= liveCopies {
+		b.gap = true
+	} else {
+		b.queue = append(b.queue, copied{seq, last, m.Data})
+	}
+	b.mu.Unlock()
+	select {
+	case p.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (b *box) take() (queue []copied, gap bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	queue, gap, b.queue, b.gap = b.queue, b.gap, nil, false
+	return queue, gap
+}

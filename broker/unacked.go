@@ -1,0 +1,97 @@
+package broker
+
+// waiting is a push that waits for its acknowledgement.
+type waiting struct {
+	subject string // its mailbox
+	key     string // the mailbox key it was addressed to
+	seq     uint64 // in CM_MAIL
+	cmid    string
+	sender  string // public key of the sending member; "" for a receipt
+}
+
+// What hold did.
+type holding int
+
+const (
+	held  holding = iota // the push is registered; write it
+	early                // it has been acknowledged already, on this connection; do not
+	ended                // the connection is over
+)
+
+// hold registers a push before it is written, once the window has room.
+func (p *pump) hold(id string, w waiting) holding {
+	for {
+		p.mu.Lock()
+		switch {
+		case p.early.Remove(id):
+			p.mu.Unlock()
+			return early
+		case len(p.waiting) < p.c.b.lim.Window:
+			p.waiting[id] = w
+			p.mu.Unlock()
+			return held
+		}
+		p.mu.Unlock()
+		select {
+		case <-p.room:
+		case <-p.c.ctx.Done():
+			return ended
+		}
+	}
+}
+
+// take removes the pushes that an acknowledgement means: by broker message id or mail id, else by client message id. A message id that is not waiting is
+// remembered: an earlier connection may have received the message, and this one is not to push it again.
+func (p *pump) take(id, cmid string) (taken []waiting, ids []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if id != "" {
+		if w, ok := p.waiting[id]; ok {
+			taken, ids = append(taken, w), append(ids, id)
+		} else if validID(id) {
+			p.early.Add(id, struct{}{})
+		}
+	} else {
+		for id, w := range p.waiting {
+			if w.cmid == cmid && w.sender != "" {
+				taken, ids = append(taken, w), append(ids, id)
+			}
+		}
+	}
+	for _, id := range ids {
+		delete(p.waiting, id)
+	}
+	if len(ids) > 0 {
+		select {
+		case p.room <- struct{}{}:
+		default:
+		}
+	}
+	return taken, ids
+}
+
+// sent is called when the socket took a push. For a client that never acknowledges this is the acknowledgement, unless somebody who does reads the same
+// mailbox: then it is theirs to give.
+func (p *pump) sent(id string) {
+	if p.c.acking.Load() {
+		return
+	}
+	taken, _ := p.take(id, "")
+	for _, w := range taken {
+		if !p.c.b.acknowledged(p.c.mesh, w.key) {
+			p.c.b.settler.add(settlement{subject: w.subject, seq: w.seq})
+		}
+	}
+}
+
+// acknowledged reports whether any connection that acknowledges reads the mailbox.
+func (b *Broker) acknowledged(m *meshState, key string) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for c := range m.readers[key] {
+		if c.acking.Load() {
+			return true
+		}
+	}
+	return false
+}
