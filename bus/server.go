@@ -70,6 +70,7 @@ type Server struct {
 	bus    *natsserver.Account
 	broker *natsserver.Account
 	door   *door
+	rest   func() // ends the caretaker
 
 	mu     sync.Mutex
 	conns  []*nats.Conn
@@ -161,6 +162,7 @@ func start(cfg ServerConfig, port int, withBus bool) (*Server, error) {
 		s.stop()
 		return nil, fmt.Errorf("%w: %w", ErrServerStart, err)
 	}
+	s.rest = s.startCaretaker()
 	return s, nil
 }
 
@@ -294,12 +296,16 @@ func (s *Server) stop() {
 		s.door.close()
 	}
 	s.mu.Lock()
+	again := s.closed
 	s.closed = true
 	conns := s.conns
 	s.conns = nil
 	s.mu.Unlock()
 	for _, nc := range conns {
 		nc.Close()
+	}
+	if s.rest != nil && !again {
+		s.rest()
 	}
 	s.ns.Shutdown()
 	s.ns.WaitForShutdown()

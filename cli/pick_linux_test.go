@@ -100,3 +100,26 @@ func TestPickingAMeshOnATerminal(t *testing.T) {
 		}
 	})
 }
+
+func TestColourIsForTerminalsOnly(t *testing.T) {
+	program, _ := newTerminal(t)
+	for _, tt := range []struct {
+		name, noColor, term string
+		out                 any
+		want                bool
+	}{
+		{"a terminal", "", "xterm", program, true},
+		{"a terminal and NO_COLOR", "1", "xterm", program, false},
+		{"a dumb terminal", "", "dumb", program, false},
+		{"a pipe", "", "xterm", &bytes.Buffer{}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := hostEnv(nil)
+			e.stdout, e.stderr = tt.out.(io.Writer), tt.out.(io.Writer)
+			e.getenv = func(name string) string { return map[string]string{"NO_COLOR": tt.noColor, "TERM": tt.term}[name] }
+			if u := newUI(e, false); u.colour != tt.want || u.colErr != tt.want {
+				t.Errorf("colour %v, %v", u.colour, u.colErr)
+			}
+		})
+	}
+}

@@ -240,32 +240,13 @@ func (d *Daemon) stop() error {
 	if d.server != nil {
 		errs = append(errs, d.server.Shutdown(ctx))
 	}
-	for _, c := range []interface{ Close() error }{d.outbox, d.inbox, d.session} {
-		errs = append(errs, closeStore(c))
+	for _, closeStore := range d.stores {
+		errs = append(errs, closeStore())
 	}
 	errs = append(errs, bus.RemoveInfo(d.opt.Dir))
 	errs = append(errs, d.lock.Release())
 	d.opt.Log.Info("daemon_shutdown", "pid", os.Getpid())
 	return errors.Join(errs...)
-}
-
-// closeStore closes a store that may never have been opened.
-func closeStore(c interface{ Close() error }) error {
-	switch s := c.(type) {
-	case *outbox.Store:
-		if s == nil {
-			return nil
-		}
-	case *inbox.Store:
-		if s == nil {
-			return nil
-		}
-	case *session.Store:
-		if s == nil {
-			return nil
-		}
-	}
-	return c.Close()
 }
 
 // notice keeps a sentence that the user should read in daemon status, and logs it.

@@ -8,8 +8,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,7 +24,7 @@ import (
 const (
 	crashClients  = 8
 	crashSends    = 125 // of each client in a round
-	killsPerRound = 4
+	killsPerRound = 8
 )
 
 // The promise: whatever is killed -9 and whenever, a send that was answered with 202 or 200 is in the receiver's inbox exactly once, and the caller of every
@@ -42,19 +42,20 @@ func TestNothingAcceptedIsLostOrDoubledByKills(t *testing.T) {
 		}
 	}
 	t.Logf("CLAUDEMESH_TEST_SEED=%d", seed)
+	sends, receives, carries := []axis{answers, sendings}, []axis{arrivals}, []axis{sendings, arrivals}
 	t.Run("with a broker of its own, and sender, receiver or broker killed", func(t *testing.T) {
 		broker := testenv.NewBrokerProcess(t)
 		c := &crash{sender: testenv.NewProcess(t, testenv.WithName("ann")), receiver: testenv.NewProcess(t, testenv.WithName("ben"))}
 		var made bus.MeshJoined
 		c.sender.Do(bus.OpMeshCreate, bus.MeshCreate{Name: "team", BrokerURL: broker.URL(), AdminTokenFile: broker.AdminTokenFile()}, &made)
 		c.mesh = c.receiver.Join(c.sender.Share(made.Mesh), "ben")
-		c.victims = []victim{{"sender", c.sender}, {"receiver", c.receiver}, {"broker", broker}}
+		c.victims = []victim{{"sender", sends, c.sender}, {"receiver", receives, c.receiver}, {"broker", carries, broker}}
 		c.run(t, first, seed)
 	})
 	t.Run("with the broker inside the sender's daemon", func(t *testing.T) {
 		c := &crash{sender: testenv.NewProcess(t, testenv.WithName("ann")), receiver: testenv.NewProcess(t, testenv.WithName("ben"))}
 		c.mesh = c.receiver.Join(c.sender.Share(c.sender.Create("team")), "ben")
-		c.victims = []victim{{"sender and broker", c.sender}, {"receiver", c.receiver}}
+		c.victims = []victim{{"sender and broker", append(sends, arrivals), c.sender}, {"receiver", receives, c.receiver}}
 		c.run(t, second, seed+1)
 	})
 	t.Run("with the broker inside the receiver's daemon", func(t *testing.T) {
@@ -63,7 +64,7 @@ func TestNothingAcceptedIsLostOrDoubledByKills(t *testing.T) {
 		}
 		c := &crash{sender: testenv.NewProcess(t, testenv.WithName("ann")), receiver: testenv.NewProcess(t, testenv.WithName("ben"))}
 		c.mesh = c.sender.Join(c.receiver.Share(c.receiver.Create("team")), "ann")
-		c.victims = []victim{{"sender", c.sender}, {"receiver and broker", c.receiver}}
+		c.victims = []victim{{"sender", sends, c.sender}, {"receiver and broker", carries, c.receiver}}
 		c.run(t, third, seed+2)
 	})
 }
@@ -79,6 +80,7 @@ type crash struct {
 
 type victim struct {
 	name    string
+	work    []axis // when to kill it: while it is busy
 	process interface {
 		Kill()
 		Start()
@@ -110,27 +112,27 @@ func (c *crash) round(round int, alice *testenv.Session) int {
 	name := fmt.Sprintf("bob-%d", round)
 	bob := c.receiver.Session(c.mesh, name)
 	c.sender.WaitPeer(c.mesh, name)
+	flow := c.watch(bob)
+	defer flow.end()
 
 	ctx, cancel := context.WithTimeout(context.Background(), 2*testenv.Patience)
 	defer cancel()
-	var answered progress
-	answered.poke = make(chan struct{}, 1)
 	clients := make([]*crashClient, crashClients)
 	var work sync.WaitGroup
 	for i := range clients {
 		k := &crashClient{
 			ctx: ctx, dir: c.sender.Dir(), actor: alice.Info.ID, token: alice.Info.TokenFile, mesh: c.mesh, to: name, id: fmt.Sprintf("%d-%d", round, i),
-			rng: rand.New(rand.NewPCG(c.rng.Uint64(), uint64(i))), answered: &answered, outcome: map[string]outcome{},
+			rng: rand.New(rand.NewPCG(c.rng.Uint64(), uint64(i))), answered: func() { flow.count(&flow.answered) }, outcome: map[string]outcome{},
 		}
 		if i%4 == 3 { // some send as the user: over the member's link
-			k.actor, k.token = bus.User, filepath.Join(c.sender.Dir(), "local-token")
+			k.actor, k.token = bus.User, localToken(c.sender)
 		}
 		clients[i] = k
 		work.Go(k.run)
 	}
 	finished := make(chan struct{})
 	go func() { defer close(finished); work.Wait() }()
-	c.kill(&answered, finished)
+	c.kill(flow)
 	<-finished
 
 	outcomes := map[string]outcome{}
@@ -145,32 +147,105 @@ func (c *crash) round(round int, alice *testenv.Session) int {
 	return c.check(round, testenv.Resume(c.receiver.Machine, bob), outcomes) + 1
 }
 
-// kill kills and restarts at random points of the round.
-func (c *crash) kill(answered *progress, finished <-chan struct{}) {
-	const sends = crashClients * crashSends
-	points := make([]int, killsPerRound)
-	for i := range points {
-		points[i] = 20 + c.rng.IntN(sends-40)
-	}
-	slices.Sort(points)
+// kill kills and restarts, each time at a random point of the work that the victim has to do.
+func (c *crash) kill(f *flow) {
 	order := c.rng.Perm(len(c.victims))
-	for i, at := range points {
+	for i := range killsPerRound {
 		v := c.victims[order[i%len(order)]]
-		answered.wait(at, finished)
-		c.t.Logf("killing the %s after %d answers", v.name, answered.n.Load())
+		work := v.work[c.rng.IntN(len(v.work))]
+		if !f.wait(work, 1+c.rng.IntN(80)) && i >= len(c.victims) {
+			continue // that work is done
+		}
+		c.t.Logf("killing the %s after %d answers, %d sent, %d arrived", v.name, f.answered.Load(), f.sent.Load(), f.arrived.Load())
 		v.process.Kill()
 		if v.process != c.sender { // life goes on without it for a while
-			answered.wait(at+c.rng.IntN(150), finished)
+			f.wait(answers, c.rng.IntN(100))
 		}
 		v.process.Start()
 	}
-	<-finished
-	// Once more while the last ones are on their way.
-	v := c.victims[c.rng.IntN(len(c.victims))]
-	c.t.Logf("killing the %s after the last answer", v.name)
-	v.process.Kill()
-	v.process.Start()
 }
+
+// flow counts what happens in a round.
+type flow struct {
+	answered, sent, arrived atomic.Int64
+	moved                   chan struct{}
+	clients                 []*bus.Client
+}
+
+// What a kill can wait for.
+type axis int
+
+const (
+	answers  axis = iota // to the callers
+	sendings             // acknowledged by the broker
+	arrivals             // stored by the receiver
+)
+
+// watch counts with connections that outlive the daemons.
+func (c *crash) watch(bob *testenv.Session) *flow {
+	f := &flow{moved: make(chan struct{}, 1)}
+	f.listen(c.t, c.sender, localToken(c.sender), bus.User, bus.ReceiptSubject(c.mesh, "*", "*"), func(m *nats.Msg) {
+		if bytes.Contains(m.Data, []byte(`"state":"sent"`)) {
+			f.count(&f.sent)
+		}
+	})
+	f.listen(c.t, c.receiver, bob.Info.TokenFile, bob.Info.ID, bus.SessionMsgSubject(c.mesh, bob.Info.ID), func(*nats.Msg) { f.count(&f.arrived) })
+	return f
+}
+
+func (f *flow) listen(t *testing.T, p *testenv.Process, tokenFile, actor, subject string, fn func(*nats.Msg)) {
+	t.Helper()
+	token, err := os.ReadFile(tokenFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
+	defer cancel()
+	client, err := bus.Connect(ctx, bus.ClientConfig{Dir: p.Dir(), Token: strings.TrimSpace(string(token)), Actor: actor, Name: "watch " + actor, Reconnect: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.clients = append(f.clients, client)
+	if _, err := client.Subscribe(subject, fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *flow) end() {
+	for _, c := range f.clients {
+		c.Close()
+	}
+}
+
+func (f *flow) count(n *atomic.Int64) {
+	n.Add(1)
+	select {
+	case f.moved <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when n more things have happened; false when nothing has for a while: all is done, or nobody is left to do it.
+func (f *flow) wait(what axis, n int) bool {
+	const longestPause = 1200 * time.Millisecond // of a link that comes back after one failure
+	counter := []*atomic.Int64{&f.answered, &f.sent, &f.arrived}[what]
+	still := time.NewTimer(longestPause)
+	defer still.Stop()
+	for before, now := counter.Load(), int64(0); now < int64(n); {
+		select {
+		case <-f.moved:
+		case <-still.C:
+			return false
+		}
+		if moved := counter.Load() - before; moved > now {
+			now = moved
+			still.Reset(longestPause)
+		}
+	}
+	return true
+}
+
+func localToken(p *testenv.Process) string { return filepath.Join(p.Dir(), "local-token") }
 
 // check compares what the callers were told with what the receiver has, and returns the number of messages.
 func (c *crash) check(round int, bob *testenv.Session, outcomes map[string]outcome) int {
@@ -261,37 +336,12 @@ const (
 	neverSent outcome = "reported as an error, not sent"
 )
 
-// progress counts the sends that have an outcome.
-type progress struct {
-	n    atomic.Int64
-	poke chan struct{}
-}
-
-func (p *progress) add() {
-	p.n.Add(1)
-	select {
-	case p.poke <- struct{}{}:
-	default:
-	}
-}
-
-// wait returns when n sends have an outcome, or all that will.
-func (p *progress) wait(n int, finished <-chan struct{}) {
-	for p.n.Load() < int64(n) {
-		select {
-		case <-p.poke:
-		case <-finished:
-			return
-		}
-	}
-}
-
 // crashClient is one caller: it sends one message after the other, each under its own idempotency key.
 type crashClient struct {
 	ctx                             context.Context
 	dir, actor, token, mesh, to, id string
 	rng                             *rand.Rand
-	answered                        *progress
+	answered                        func()
 	conn                            *bus.Client
 
 	outcome    map[string]outcome // by body
@@ -302,7 +352,7 @@ func (k *crashClient) run() {
 	for i := range crashSends {
 		body := fmt.Sprintf("message %s-%d", k.id, i)
 		k.outcome[body] = k.send(body, k.rng.IntN(4) != 0)
-		k.answered.add()
+		k.answered()
 	}
 	if k.conn != nil {
 		k.conn.Close()

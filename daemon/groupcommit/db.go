@@ -1,7 +1,7 @@
 // Package groupcommit is a SQLite file with one writer that commits what many callers ask for together.
 //
 // The invariant it keeps: [DB.Write] returns nil if and only if the caller's changes are in the file and fsynced (WAL,
-// synchronous FULL); after any error nothing of them is there. Changes of one function are never half-written, whatever
+// synchronous FULL); after any error nothing of them is there. [DB.Note] is the same without the fsync. Changes of one function are never half-written, whatever
 // the other functions of the same commit do.
 //
 // Each store of the daemon (outbox, inbox, session) owns one DB and is its only user. One process at a time may have the

@@ -411,3 +411,46 @@ func BenchmarkWrite(b *testing.B) {
 		})
 	}
 }
+
+func TestOnlyCommitsThatHoldAWriteWaitForTheDisk(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "notes.db"), Options{})
+	level := func(do func(context.Context, func(*Tx) error) error) (level int) {
+		t.Helper()
+		err := do(t.Context(), func(tx *Tx) error {
+			_, err := tx.One("PRAGMA synchronous", nil, &level)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return level
+	}
+	const normal, full = 1, 2
+	for _, step := range []struct {
+		name string
+		do   func(context.Context, func(*Tx) error) error
+		want int
+	}{{"write", db.Write, full}, {"note", db.Note, normal}, {"note", db.Note, normal}, {"write", db.Write, full}} {
+		if got := level(step.do); got != step.want {
+			t.Errorf("synchronous is %d during a %s, want %d", got, step.name, step.want)
+		}
+	}
+
+	// Queued behind a note, a write is not drawn into the commit that does not wait.
+	started, queue := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = db.Note(t.Context(), func(*Tx) error { close(started); <-queue; return nil })
+	})
+	<-started
+	got := make(chan int, 1)
+	wg.Go(func() { got <- level(db.Write) })
+	for len(db.queue) == 0 {
+		runtime.Gosched()
+	}
+	close(queue)
+	wg.Wait()
+	if l := <-got; l != full {
+		t.Errorf("synchronous is %d during a write queued behind a note, want %d", l, full)
+	}
+}

@@ -5,12 +5,14 @@ import (
 	"database/sql"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 )
 
 // request is one queued write. state decides the race between the writer picking it up and its caller giving up.
 type request struct {
 	fn    func(*Tx) error
+	soft  bool // see Note
 	state atomic.Int32
 	err   error         // the function's own result
 	done  chan struct{} // closed when final is set
@@ -29,11 +31,18 @@ const (
 //
 // fn sees the changes of functions before it and must not call Write. If ctx ends before fn is picked up it is never run
 // and ctx's error is returned; afterwards Write waits for the true result. Write blocks while the queue is full.
-func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
+func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error { return db.write(ctx, fn, false) }
+
+// Note is Write for changes that may be lost with the machine's power, but not with the process: it returns after the commit, without waiting for the
+// disk. The next Write of anybody makes it as durable as itself, so what is lost are the last notes, never one in the middle. It is for what can be found
+// out again, such as how far a message came.
+func (db *DB) Note(ctx context.Context, fn func(*Tx) error) error { return db.write(ctx, fn, true) }
+
+func (db *DB) write(ctx context.Context, fn func(*Tx) error, soft bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	r := &request{fn: fn, done: make(chan struct{})}
+	r := &request{fn: fn, soft: soft, done: make(chan struct{})}
 	if err := db.enqueue(ctx, r); err != nil {
 		return err
 	}
@@ -67,7 +76,9 @@ func (db *DB) run() {
 	defer close(db.done)
 	w := &writer{db: db, tx: Tx{conn: db.conn, stmts: map[string]*sql.Stmt{}}}
 	for r := range db.queue {
-		w.batch(r)
+		for r != nil {
+			r = w.batch(r)
+		}
 	}
 	for _, st := range w.tx.stmts {
 		_ = st.Close() // the connection is closed next
@@ -78,37 +89,83 @@ type writer struct {
 	db   *DB
 	tx   Tx
 	open bool       // a transaction is open
+	soft bool       // commits do not wait for the disk now
 	took []*request // run in the open transaction, not answered yet
 	last int        // size of the previous batch
+	due  []*request // picked up for this batch, not run yet
 }
 
-// batch takes first and everything that is queued by then into one commit.
-func (w *writer) batch(first *request) {
+// batch takes first and everything that is queued into one commit, also what is queued while it runs. Whether the commit waits for the disk cannot be
+// changed inside a transaction: a batch that does not wait ends before a function that must, which batch returns to begin the next one with.
+func (w *writer) batch(first *request) (next *request) {
+	w.gather(first)
+	if len(w.due) == 0 {
+		return nil
+	}
+	if err := w.level(); err != nil {
+		w.took = append(w.took, w.due...)
+		w.abandon(err)
+		return nil
+	}
 	yielded := false
-	for r := first; ; {
-		if r.state.CompareAndSwap(queued, picked) {
-			w.db.writes.Add(1)
-			if err := w.step(r); err != nil {
-				w.abandon(err)
-				return
+	for i := 0; ; i++ {
+		if i == len(w.due) {
+			var ok bool
+			if next, ok = w.next(); !ok && !yielded && len(w.due) < w.last {
+				// The callers of the previous commit were woken a moment ago and are about to come back. Letting them run once makes one
+				// full commit out of two half-empty ones; a single caller never gets here.
+				yielded = true
+				runtime.Gosched()
+				next, ok = w.next()
 			}
+			if !ok || len(w.due) >= w.db.opts.MaxBatch || w.soft && !next.soft {
+				w.commit()
+				return next
+			}
+			if !next.state.CompareAndSwap(queued, picked) {
+				i--
+				continue
+			}
+			w.due = append(w.due, next)
 		}
-		if len(w.took) >= w.db.opts.MaxBatch {
-			break
-		}
-		var ok bool
-		if r, ok = w.next(); !ok && !yielded && len(w.took) < w.last {
-			// The callers of the previous commit were woken a moment ago and are about to come back. Letting them
-			// run once makes one full commit out of two half-empty ones; a single caller never gets here.
-			yielded = true
-			runtime.Gosched()
-			r, ok = w.next()
-		}
-		if !ok {
-			break
+		w.db.writes.Add(1)
+		if err := w.step(w.due[i]); err != nil {
+			w.took = append(w.took, w.due[i+1:]...)
+			w.abandon(err)
+			return nil
 		}
 	}
-	w.commit()
+}
+
+// gather picks up first and what is queued behind it now.
+func (w *writer) gather(first *request) {
+	clear(w.due)
+	w.due = w.due[:0]
+	for r, ok := first, true; ok; r, ok = w.next() {
+		if r.state.CompareAndSwap(queued, picked) {
+			w.due = append(w.due, r)
+		}
+		if len(w.due) >= w.db.opts.MaxBatch {
+			return
+		}
+	}
+}
+
+// level makes the coming commit wait for the disk, unless nothing in it has to. A commit that waits takes all earlier ones with it: they are in the same log.
+func (w *writer) level() error {
+	soft := !slices.ContainsFunc(w.due, func(r *request) bool { return !r.soft })
+	if soft == w.soft {
+		return nil
+	}
+	pragma := "PRAGMA synchronous=FULL"
+	if soft {
+		pragma = "PRAGMA synchronous=NORMAL"
+	}
+	if err := w.tx.control(pragma); err != nil {
+		return fmt.Errorf("%s: %w", pragma, classify(err))
+	}
+	w.soft = soft
+	return nil
 }
 
 func (w *writer) next() (*request, bool) {

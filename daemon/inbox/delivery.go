@@ -124,8 +124,10 @@ func (s *Store) Abandon(ctx context.Context, session string) (dropped int, err e
 	return dropped, err
 }
 
+// write changes deliveries, never messages. It does not wait for the disk: what a power failure undoes is that a message was handed over, and it is
+// handed over again.
 func (s *Store) write(ctx context.Context, what string, fn func(*groupcommit.Tx) error) error {
-	if err := s.db.Write(ctx, fn); err != nil {
+	if err := s.db.Note(ctx, fn); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

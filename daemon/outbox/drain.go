@@ -24,7 +24,7 @@ func (s *Store) Claim(ctx context.Context, mesh string, limit int) ([]Row, error
 		return nil, err
 	}
 	var claimed []Row
-	err = s.db.Write(ctx, func(tx *groupcommit.Tx) error {
+	err = s.db.Note(ctx, func(tx *groupcommit.Tx) error {
 		for _, seq := range seqs {
 			r, ok, err := one(tx, claimRow, seq, now)
 			if err != nil {
@@ -142,9 +142,10 @@ func (s *Store) Kill(ctx context.Context, id, reason string) error {
 	return s.move(ctx, "give up", killRow, id, reason, id)
 }
 
-// move runs one conditional transition and tells a lost race from an unknown id.
+// move runs one conditional transition and tells a lost race from an unknown id. It does not wait for the disk: a transition that a power failure undoes
+// is made again, because the row is then sent again under its id and gets the same answer.
 func (s *Store) move(ctx context.Context, what, query, id string, args ...any) error {
-	err := s.db.Write(ctx, func(tx *groupcommit.Tx) error {
+	err := s.db.Note(ctx, func(tx *groupcommit.Tx) error {
 		changed, err := tx.Exec(query, args...)
 		if err != nil || changed == 1 {
 			return err
@@ -178,7 +179,7 @@ func (s *Store) WakeAll(ctx context.Context, mesh string) error {
 
 func (s *Store) moveMany(ctx context.Context, what, query string, args ...any) (int, error) {
 	var changed int64
-	err := s.db.Write(ctx, func(tx *groupcommit.Tx) (err error) {
+	err := s.db.Note(ctx, func(tx *groupcommit.Tx) (err error) {
 		changed, err = tx.Exec(query, args...)
 		return err
 	})

@@ -30,7 +30,7 @@ func (s *Store) Receipt(ctx context.Context, cmid, mesh, recipient, state, via s
 	if rank < 0 {
 		return Row{}, false, fmt.Errorf("record receipt: %w: %q", ErrBadReceipt, state)
 	}
-	err = s.db.Write(ctx, func(tx *groupcommit.Tx) error {
+	err = s.db.Note(ctx, func(tx *groupcommit.Tx) error {
 		r, found, err := one(tx, selectByCMID, cmid, mesh)
 		if err != nil {
 			return err

@@ -15,7 +15,7 @@ func (s *Store) UpsertPeers(ctx context.Context, mesh string, peers []Peer) erro
 	if len(peers) == 0 {
 		return nil
 	}
-	err := s.db.Write(ctx, func(tx *groupcommit.Tx) error {
+	err := s.db.Note(ctx, func(tx *groupcommit.Tx) error {
 		for _, p := range peers {
 			if p.Groups == nil {
 				p.Groups = []string{}

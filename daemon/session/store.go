@@ -78,7 +78,7 @@ func (s *Store) End(ctx context.Context, id string) (ended Session, err error) {
 
 // Touch notes that a live session has been heard of. Error: ErrNotFound when there is none.
 func (s *Store) Touch(ctx context.Context, id string) error {
-	err := s.db.Write(ctx, func(tx *groupcommit.Tx) error {
+	err := s.db.Note(ctx, func(tx *groupcommit.Tx) error {
 		changed, err := tx.Exec(touchSession, s.now(), id)
 		if err == nil && changed == 0 {
 			err = ErrNotFound

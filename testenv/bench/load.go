@@ -100,7 +100,6 @@ func (r *rig) drained() error {
 type shim struct {
 	cmd   *exec.Cmd
 	lines chan string // texts of the notifications, in order
-	err   error
 }
 
 func (r *rig) shim(info bus.SessionInfo) (*shim, error) {
