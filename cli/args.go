@@ -36,7 +36,7 @@ func canonical(root *urfave.Command, args []string) (w words, err error) {
 				path = append(path, sub)
 				w.args = append(w.args, word)
 			} else {
-				positionals = append(positionals, args[i:]...); i = len(args)
+				positionals = append(positionals, word)
 			}
 			continue
 		}

@@ -47,6 +47,7 @@ type Daemon struct {
 	outbox   *outbox.Store
 	inbox    *inbox.Store
 	session  *session.Store
+	stores   []func() error // closes of the stores that are open
 	broker   *brokerHost
 
 	started time.Time
