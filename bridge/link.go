@@ -24,13 +24,14 @@ type LinkConfig struct {
 	// Hello makes the first frame of a connection, a wire.Hello or wire.SessionHello; it is called for every connection, because its signature and
 	// attestation are only good for a while.
 	Hello func(now time.Time) (any, error)
-	// OnPush stores one push. nil means stored: the link acknowledges it to the broker (system pushes are never acknowledged). An error means not stored:
-	// the link acknowledges nothing of this connection any more and ends it after a pause, so that the broker delivers again, in order. An error for a
-	// system push is only logged, since no broker repeats those.
+	// OnPush stores the messages that have arrived, 1 to 64 of them in order, or hears one system push. nil means stored, all of them: the link
+	// acknowledges each to the broker (system pushes are never acknowledged). An error means that not all are stored: the link acknowledges nothing of this
+	// connection any more and ends it after a pause, so that the broker delivers again, in order. An error for a system push is only logged, since no
+	// broker repeats those.
 	//
 	// OnPush and OnReceipt are called from one goroutine, in the order of arrival; they may block, and must not wait for a Call or Send of the same link.
 	// Pushes may come before the link is open, and what was received is handed over even when its connection is gone.
-	OnPush func(context.Context, wire.Push) error
+	OnPush func(context.Context, []wire.Push) error
 	// OnReceipt stores one receipt, under the rules of OnPush.
 	OnReceipt func(context.Context, wire.Receipt) error
 	// OnState hears every change of state, in order, from the goroutine of Run. It may use the link, but not for long: until it returns, Run does not
@@ -120,7 +121,7 @@ func NewLink(cfg LinkConfig) *Link {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.OnPush == nil {
-		cfg.OnPush = func(context.Context, wire.Push) error { return nil }
+		cfg.OnPush = func(context.Context, []wire.Push) error { return nil }
 	}
 	if cfg.OnReceipt == nil {
 		cfg.OnReceipt = func(context.Context, wire.Receipt) error { return nil }

@@ -9,7 +9,7 @@ import (
 	"claudemesh/wire"
 )
 
-// mailroom hands pushes and receipts to the link's handlers, one at a time, and acknowledges what they stored. It belongs to the link, not to a connection:
+// mailroom hands pushes and receipts to the link's handlers, in order, messages that wait together as one batch, and acknowledges what they stored. It belongs to the link, not to a connection:
 // what was received is handed over although its connection is gone, because a broker of the reference's kind would never send it again.
 //
 // It holds at most limits.pushes frames and limits.pushBytes bytes; when it is full, the reader waits, and with it the broker.
@@ -17,7 +17,11 @@ type mailroom struct {
 	link  *Link
 	queue chan parcel
 	room  *semaphore.Weighted
+	ahead *parcel // taken from the queue, but not part of the last batch; run's own
 }
+
+// pushBatch bounds the messages that are handed over, and committed, together.
+const pushBatch = 64
 
 // parcel is one push or one receipt.
 type parcel struct {
@@ -26,6 +30,9 @@ type parcel struct {
 	receipt *wire.Receipt
 	size    int
 }
+
+// message reports whether the parcel is a push that is stored and acknowledged.
+func (p parcel) message() bool { return p.push != nil && p.push.Subtype != wire.SubtypeSystem }
 
 func newMailroom(l *Link) *mailroom {
 	return &mailroom{link: l, queue: make(chan parcel, l.cfg.limits.pushes), room: semaphore.NewWeighted(l.cfg.limits.pushBytes)}
@@ -53,11 +60,11 @@ func (m *mailroom) run(ctx context.Context, noMore <-chan struct{}) {
 		if !ok {
 			return
 		}
-		m.room.Release(int64(p.size))
+		batch := m.batch(p)
 		if p.from.broken.Load() {
 			continue
 		}
-		err := m.hand(ctx, p)
+		err := m.hand(ctx, batch)
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
@@ -74,6 +81,10 @@ func (m *mailroom) next(ctx context.Context, noMore <-chan struct{}) (p parcel, 
 	if ctx.Err() != nil {
 		return p, false
 	}
+	if m.ahead != nil {
+		p, m.ahead = *m.ahead, nil
+		return p, true
+	}
 	select {
 	case <-ctx.Done():
 		return p, false
@@ -89,28 +100,52 @@ func (m *mailroom) next(ctx context.Context, noMore <-chan struct{}) (p parcel, 
 	}
 }
 
-// hand calls the handler and, when it has stored the parcel, tells the broker.
-func (m *mailroom) hand(ctx context.Context, p parcel) error {
-	ack := wire.ClientAck{Type: wire.TypeClientAck}
-	switch {
-	case p.receipt != nil:
-		if err := m.link.cfg.OnReceipt(ctx, *p.receipt); err != nil {
+// batch is first and the messages of the same connection that wait behind it; anything else is a batch of its own.
+func (m *mailroom) batch(first parcel) []parcel {
+	m.room.Release(int64(first.size))
+	batch := []parcel{first}
+	for first.message() && len(batch) < pushBatch {
+		select {
+		case p := <-m.queue:
+			if !p.message() || p.from != first.from {
+				m.ahead = &p
+				return batch
+			}
+			m.room.Release(int64(p.size))
+			batch = append(batch, p)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// hand calls the handler and, when it has stored the batch, tells the broker.
+func (m *mailroom) hand(ctx context.Context, batch []parcel) error {
+	first := batch[0]
+	if first.receipt != nil {
+		if err := m.link.cfg.OnReceipt(ctx, *first.receipt); err != nil {
 			return err
 		}
-		ack.BrokerMessageID = p.receipt.MailID
-	case p.push.Subtype == wire.SubtypeSystem:
-		if err := m.link.cfg.OnPush(ctx, *p.push); err != nil {
-			m.link.log.Warn("system event not handled", "event", clean(p.push.Event, 64), "error", err)
+		m.acknowledge(ctx, first.from, wire.ClientAck{BrokerMessageID: first.receipt.MailID})
+		return nil
+	}
+	pushes := make([]wire.Push, 0, len(batch))
+	for _, p := range batch {
+		pushes = append(pushes, *p.push)
+	}
+	err := m.link.cfg.OnPush(ctx, pushes)
+	if !first.message() {
+		if err != nil {
+			m.link.log.Warn("system event not handled", "event", clean(first.push.Event, 64), "error", err)
 		}
 		return nil
-	default:
-		if err := m.link.cfg.OnPush(ctx, *p.push); err != nil {
-			return err
-		}
-		ack.ClientMessageID, ack.BrokerMessageID = p.push.ClientMessageID, p.push.MessageID
 	}
-	if ack.Validate() == nil {
-		m.acknowledge(ctx, p.from, ack)
+	if err != nil {
+		return err
+	}
+	for _, p := range batch {
+		m.acknowledge(ctx, p.from, wire.ClientAck{ClientMessageID: p.push.ClientMessageID, BrokerMessageID: p.push.MessageID})
 	}
 	return nil
 }
@@ -118,6 +153,10 @@ func (m *mailroom) hand(ctx context.Context, p parcel) error {
 // acknowledge uses the connection of the parcel, or the one that took its place. An acknowledgement that cannot be written is not an error: the broker
 // delivers again, the handler recognises the message, and that copy is acknowledged.
 func (m *mailroom) acknowledge(ctx context.Context, c *conn, ack wire.ClientAck) {
+	ack.Type = wire.TypeClientAck
+	if ack.Validate() != nil {
+		return // a push without any id cannot be acknowledged
+	}
 	data, err := wire.Encode(ack)
 	if err != nil {
 		return

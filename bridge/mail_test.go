@@ -17,12 +17,12 @@ func TestPushes(t *testing.T) {
 		b := newScripted(t)
 		var stored []string
 		handled, gate := make(chan string), make(chan struct{})
-		run(t, LinkConfig{URL: b.url, OnPush: func(_ context.Context, p wire.Push) error {
+		run(t, LinkConfig{URL: b.url, OnPush: each(func(_ context.Context, p wire.Push) error {
 			handled <- p.ClientMessageID
 			<-gate
 			stored = append(stored, p.ClientMessageID)
 			return nil
-		}})
+		})})
 		p := b.next()
 		p.read(nil)
 		p.write(push("1"))
@@ -50,7 +50,7 @@ func TestPushes(t *testing.T) {
 		events := make(chan string, 2)
 		run(t, LinkConfig{
 			URL:       b.url,
-			OnPush:    func(_ context.Context, p wire.Push) error { events <- p.Event; return errDisk },
+			OnPush:    each(func(_ context.Context, p wire.Push) error { events <- p.Event; return errDisk }),
 			OnReceipt: func(_ context.Context, r wire.Receipt) error { events <- r.State; return nil },
 		})
 		p := b.open()
@@ -69,13 +69,13 @@ func TestPushes(t *testing.T) {
 		var fail atomic.Bool
 		fail.Store(true)
 		handled := make(chan string, 16)
-		run(t, LinkConfig{URL: b.url, Backoff: 20 * time.Millisecond, OnPush: func(_ context.Context, p wire.Push) error {
+		run(t, LinkConfig{URL: b.url, Backoff: 20 * time.Millisecond, OnPush: each(func(_ context.Context, p wire.Push) error {
 			handled <- p.ClientMessageID
 			if p.ClientMessageID == "2" && fail.Swap(false) {
 				return errDisk
 			}
 			return nil
-		}})
+		})})
 		p := b.open()
 		for _, id := range []string{"1", "2", "3"} {
 			p.write(push(id))
@@ -102,7 +102,7 @@ func TestPushes(t *testing.T) {
 	})
 	t.Run("a handler that hangs holds back neither acks nor answers", func(t *testing.T) {
 		b := newScripted(t)
-		l := run(t, LinkConfig{URL: b.url, OnPush: func(ctx context.Context, _ wire.Push) error { <-ctx.Done(); return ctx.Err() }})
+		l := run(t, LinkConfig{URL: b.url, OnPush: each(func(ctx context.Context, _ wire.Push) error { <-ctx.Done(); return ctx.Err() })})
 		p := b.open()
 		l.waitOpen()
 		for i := range 300 {
@@ -121,7 +121,7 @@ func TestPushes(t *testing.T) {
 		var held limits
 		held.pushes = 2
 		failed := make(chan struct{}, 16)
-		l := run(t, LinkConfig{URL: b.url, Backoff: time.Hour, limits: held, OnPush: func(context.Context, wire.Push) error { failed <- struct{}{}; return errDisk }})
+		l := run(t, LinkConfig{URL: b.url, Backoff: time.Hour, limits: held, OnPush: each(func(context.Context, wire.Push) error { failed <- struct{}{}; return errDisk })})
 		p := b.open()
 		l.waitOpen()
 		for i := range 50 {
@@ -144,11 +144,11 @@ func TestPushes(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				b := newScripted(t)
 				gate, handled := make(chan struct{}), make(chan string, 256)
-				run(t, LinkConfig{URL: b.url, limits: held, OnPush: func(_ context.Context, p wire.Push) error {
+				run(t, LinkConfig{URL: b.url, limits: held, OnPush: each(func(_ context.Context, p wire.Push) error {
 					<-gate
 					handled <- p.ClientMessageID
 					return nil
-				}})
+				})})
 				p := b.open()
 				go func() {
 					for i := range 40 {
@@ -170,11 +170,11 @@ func TestPushes(t *testing.T) {
 	t.Run("what was received is stored although its connection is gone, and acknowledged on the next one", func(t *testing.T) {
 		b := newScripted(t)
 		gate, handled := make(chan struct{}), make(chan string, 4)
-		l := run(t, LinkConfig{URL: b.url, Backoff: 10 * time.Millisecond, OnPush: func(_ context.Context, p wire.Push) error {
+		l := run(t, LinkConfig{URL: b.url, Backoff: 10 * time.Millisecond, OnPush: each(func(_ context.Context, p wire.Push) error {
 			handled <- p.ClientMessageID
 			<-gate
 			return nil
-		}})
+		})})
 		p := b.open()
 		l.waitOpen()
 		p.write(push("1"))
@@ -194,11 +194,11 @@ func TestPushes(t *testing.T) {
 	t.Run("what came before a kick is still stored", func(t *testing.T) {
 		b := newScripted(t)
 		gate, handled := make(chan struct{}), make(chan string, 4)
-		l := run(t, LinkConfig{URL: b.url, OnPush: func(_ context.Context, p wire.Push) error {
+		l := run(t, LinkConfig{URL: b.url, OnPush: each(func(_ context.Context, p wire.Push) error {
 			<-gate
 			handled <- p.ClientMessageID
 			return nil
-		}})
+		})})
 		p := b.open()
 		p.write(push("1"))
 		p.write(push("2"))

@@ -34,7 +34,7 @@ type MeshConfig struct {
 // Handler receives what the links of a mesh bring in. The rules of LinkConfig.OnPush, OnReceipt and OnState hold for each link; different links call it
 // at the same time.
 type Handler interface {
-	Push(ctx context.Context, from Source, p wire.Push) error
+	Push(ctx context.Context, from Source, batch []wire.Push) error
 	Receipt(ctx context.Context, r wire.Receipt) error
 	State(from Source, s State)
 }
@@ -77,7 +77,7 @@ func NewMesh(cfg MeshConfig) *Mesh {
 func (m *Mesh) link(from Source, log *slog.Logger, hello func(time.Time) (any, error)) *Link {
 	return NewLink(LinkConfig{
 		URL: m.cfg.BrokerURL, Hello: hello, Dial: m.cfg.Dial, Backoff: m.cfg.Backoff, Clock: m.cfg.Clock, Rand: m.cfg.Rand, Log: log,
-		OnPush:    func(ctx context.Context, p wire.Push) error { return m.cfg.Handler.Push(ctx, from, p) },
+		OnPush:    func(ctx context.Context, batch []wire.Push) error { return m.cfg.Handler.Push(ctx, from, batch) },
 		OnReceipt: m.cfg.Handler.Receipt,
 		OnState:   func(s State) { m.cfg.Handler.State(from, s) },
 	})

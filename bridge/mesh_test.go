@@ -43,7 +43,16 @@ func newListener() *listener {
 	}, 1024)}
 }
 
-func (h *listener) Push(_ context.Context, from Source, p wire.Push) error {
+func (h *listener) Push(_ context.Context, from Source, batch []wire.Push) error {
+	for _, p := range batch {
+		if err := h.push(from, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *listener) push(from Source, p wire.Push) error {
 	h.mail <- arrival{from: from, push: &p}
 	return nil
 }

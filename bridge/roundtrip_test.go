@@ -27,7 +27,16 @@ type inbox struct {
 	down     chan struct{} // the member's link waits
 }
 
-func (i *inbox) Push(_ context.Context, _ bridge.Source, p wire.Push) error {
+func (i *inbox) Push(_ context.Context, _ bridge.Source, batch []wire.Push) error {
+	for _, p := range batch {
+		if err := i.push(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *inbox) push(p wire.Push) error {
 	if p.Subtype == wire.SubtypeSystem {
 		return nil
 	}

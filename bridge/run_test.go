@@ -231,14 +231,14 @@ func TestReconnect(t *testing.T) {
 		b := newScripted(t)
 		var busy atomic.Bool
 		begun := make(chan struct{})
-		l := run(t, LinkConfig{URL: b.url, OnPush: func(ctx context.Context, _ wire.Push) error {
+		l := run(t, LinkConfig{URL: b.url, OnPush: each(func(ctx context.Context, _ wire.Push) error {
 			busy.Store(true)
 			close(begun)
 			<-ctx.Done()
 			<-time.After(50 * time.Millisecond) // a commit that is under way
 			busy.Store(false)
 			return nil
-		}})
+		})})
 		b.open().write(push("1"))
 		receive(t, begun)
 		l.cancel()
@@ -351,11 +351,11 @@ func TestSocket(t *testing.T) {
 	t.Run("a handler that outlasts the read deadline does not cost the connection", func(t *testing.T) {
 		b := newScripted(t)
 		gate, begun := make(chan struct{}), make(chan struct{}, 8)
-		run(t, LinkConfig{URL: b.url, Backoff: time.Hour, limits: limits{read: 40 * time.Millisecond, ping: 10 * time.Millisecond, pushes: 1}, OnPush: func(context.Context, wire.Push) error {
+		run(t, LinkConfig{URL: b.url, Backoff: time.Hour, limits: limits{read: 40 * time.Millisecond, ping: 10 * time.Millisecond, pushes: 1}, OnPush: each(func(context.Context, wire.Push) error {
 			begun <- struct{}{}
 			<-gate
 			return nil
-		}})
+		})})
 		p := b.open()
 		for i := range 6 {
 			p.write(push(fmt.Sprint(i)))

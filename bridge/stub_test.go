@@ -233,3 +233,15 @@ func send(id string) wire.Send {
 }
 
 var errDisk = errors.New("disk full")
+
+// each makes a handler of batches of one for single pushes, which is how most tests look at them.
+func each(fn func(context.Context, wire.Push) error) func(context.Context, []wire.Push) error {
+	return func(ctx context.Context, batch []wire.Push) error {
+		for _, p := range batch {
+			if err := fn(ctx, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}

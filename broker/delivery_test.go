@@ -168,7 +168,7 @@ func TestAcknowledgedMailIsNotPushedAgainWhileItsDeletionIsUnderWay(t *testing.T
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.broker.settler.recent.Add(msg.Sequence, struct{}{}) // acknowledged, and the store is slow
+	r.broker.settler.recent.Add(entry{r.mailboxOf(bob), msg.Sequence}, struct{}{}) // acknowledged, and the store is slow
 	if p := r.member(bob).message(); text(p) != "second" {
 		t.Errorf("got %q", text(p))
 	}

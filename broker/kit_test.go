@@ -199,7 +199,7 @@ func (r *rig) mailIn(subject string, n int) {
 	r.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		info, err := r.broker.store.mail.Info(r.t.Context(), withSubject(subject))
+		info, err := r.broker.store.holding(subject).Info(r.t.Context(), withSubject(subject))
 		if err != nil {
 			r.t.Fatal(err)
 		}

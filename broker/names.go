@@ -11,6 +11,7 @@ import (
 const (
 	acceptStream = "CM_ACCEPT"
 	mailStream   = "CM_MAIL"
+	rcptStream   = "CM_RECEIPT"
 	metaBucket   = "CM_META"
 
 	livePrefix = "live."
@@ -20,8 +21,11 @@ const (
 func acceptSubject(meshID, messageID string) string { return "accept." + meshID + "." + messageID }
 
 // mailSubject is the mailbox of a key; receiptSubject is the receipts of a member.
-func mailSubject(meshID, key string) string    { return "mbx." + meshID + "." + key }
-func receiptSubject(meshID, key string) string { return "rcp." + meshID + "." + key }
+func mailSubject(meshID, key string) string { return "mbx." + meshID + "." + key }
+
+const receiptPrefix = "rcp."
+
+func receiptSubject(meshID, key string) string { return receiptPrefix + meshID + "." + key }
 
 // Keys of the bucket.
 const (
@@ -51,12 +55,23 @@ func acceptConfig(l Limits) jetstream.StreamConfig {
 	}
 }
 
-// mailConfig keeps references and receipts. The duplicate window is what makes the fan-out's second run after a crash harmless.
+// mailConfig keeps references. The duplicate window is what makes the fan-out's second run after a crash harmless.
 func mailConfig(l Limits) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name: mailStream, Description: "mailboxes", Subjects: []string{"mbx.*.*", "rcp.*.*"},
+		Name: mailStream, Description: "mailboxes", Subjects: []string{"mbx.*.*"},
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxBytes: l.MaxStore / 10 * 3, MaxAge: l.Retention, AllowDirect: true, Duplicates: min(time.Hour, l.Retention),
+		MaxBytes: l.MaxStore / 10 * 2, MaxAge: l.Retention, AllowDirect: true, Duplicates: min(time.Hour, l.Retention),
+		RePublish: &jetstream.RePublish{Source: ">", Destination: livePrefix + ">"},
+	}
+}
+
+// receiptConfig keeps receipts, apart from the mail because they are not synced: a crash may cost the newest of them, and then a sender believes less
+// than is true, never more. Synced, they would be most of what the disk does.
+func receiptConfig(l Limits) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: rcptStream, Description: "receipts", Subjects: []string{receiptPrefix + "*.*"},
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, PersistMode: jetstream.AsyncPersistMode,
+		MaxBytes: l.MaxStore / 10, MaxAge: l.Retention, AllowDirect: true, Duplicates: min(time.Hour, l.Retention),
 		RePublish: &jetstream.RePublish{Source: ">", Destination: livePrefix + ">"},
 	}
 }

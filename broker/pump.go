@@ -133,7 +133,7 @@ func (p *pump) empty(b *box) error {
 // catchUp reads the mailbox from the stream.
 func (p *pump) catchUp(b *box) error {
 	for {
-		msg, err := p.c.b.store.mail.GetMsg(p.c.ctx, b.cursor+1, jetstream.WithGetMsgSubject(b.subject))
+		msg, err := p.c.b.store.holding(b.subject).GetMsg(p.c.ctx, b.cursor+1, jetstream.WithGetMsgSubject(b.subject))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
 		}
@@ -149,7 +149,7 @@ func (p *pump) catchUp(b *box) error {
 // deliver pushes one entry, waiting for room if the client owes acknowledgements, and moves the cursor over it.
 func (p *pump) deliver(b *box, seq uint64, data []byte) error {
 	c := p.c
-	if c.b.settler.settled(seq) {
+	if c.b.settler.settled(b.subject, seq) {
 		b.cursor = seq
 		return nil
 	}

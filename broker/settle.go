@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -22,7 +23,13 @@ type settler struct {
 	jobs  chan settlement
 
 	mu     sync.Mutex
-	recent *simplelru.LRU[uint64, struct{}] // acknowledged mail that may still be in the stream, or just was
+	recent *simplelru.LRU[entry, struct{}] // acknowledged mail that may still be in the stream, or just was
+}
+
+// entry is one entry of a mailbox. Sequences are unique within a stream only.
+type entry struct {
+	subject string
+	seq     uint64
 }
 
 // settlement is one acknowledgement. Either half may be absent.
@@ -45,7 +52,7 @@ const (
 
 func newSettler(s *store, log *slog.Logger) *settler {
 	// The only error is for a size below one.
-	recent, _ := simplelru.NewLRU[uint64, struct{}](settleRecent, nil)
+	recent, _ := simplelru.NewLRU[entry, struct{}](settleRecent, nil)
 	return &settler{store: s, log: log, jobs: make(chan settlement, settleQueue), recent: recent}
 }
 
@@ -53,17 +60,17 @@ func newSettler(s *store, log *slog.Logger) *settler {
 func (s *settler) add(j settlement) {
 	if j.seq != 0 {
 		s.mu.Lock()
-		s.recent.Add(j.seq, struct{}{})
+		s.recent.Add(entry{j.subject, j.seq}, struct{}{})
 		s.mu.Unlock()
 	}
 	s.jobs <- j
 }
 
 // settled reports whether an entry has been acknowledged, though the stream may still hold it: a new connection is not to see it again.
-func (s *settler) settled(seq uint64) bool {
+func (s *settler) settled(subject string, seq uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.recent.Contains(seq)
+	return s.recent.Contains(entry{subject, seq})
 }
 
 // close lets run end once everything queued is done. No add may follow.
@@ -107,19 +114,48 @@ func (s *settler) do(ctx context.Context, batch []settlement) {
 			s.store.depth.add(batch[i].receipt.subject, 1)
 		}
 	}
+	done := map[string][]uint64{}
 	for i, j := range batch {
-		if failed[i] != nil {
+		switch {
+		case failed[i] != nil:
 			s.log.Warn("receipt not stored, its mail stays", "err", failed[i])
-			continue
+		case j.seq != 0:
+			done[j.subject] = append(done[j.subject], j.seq)
 		}
-		if j.seq == 0 {
-			continue
+	}
+	for subject, seqs := range done {
+		s.remove(ctx, subject, seqs)
+	}
+}
+
+// remove deletes entries of one mailbox. Acknowledgements mostly come in order, and then the oldest entries go in one purge: every single delete is synced,
+// and costs as much as a whole purge.
+func (s *settler) remove(ctx context.Context, subject string, seqs []uint64) {
+	stream := s.store.holding(subject)
+	slices.Sort(seqs)
+	seqs = slices.Compact(seqs)
+	oldest := 0 // so many of seqs are the oldest entries of the mailbox, with nothing between them
+	for from := uint64(1); oldest < len(seqs) && len(seqs) > 1; {
+		msg, err := stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(subject))
+		if err != nil || msg.Sequence != seqs[oldest] {
+			break
 		}
-		switch err := s.store.mail.DeleteMsg(ctx, j.seq); {
+		oldest, from = oldest+1, msg.Sequence+1
+	}
+	if oldest > 1 {
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(seqs[oldest-1]+1)); err != nil {
+			s.log.Warn("acknowledged mail not purged", "seq", seqs[oldest-1], "err", err)
+			return
+		}
+		s.store.depth.add(subject, -oldest)
+		seqs = seqs[oldest:]
+	}
+	for _, seq := range seqs {
+		switch err := stream.DeleteMsg(ctx, seq); {
 		case err == nil:
-			s.store.depth.add(j.subject, -1)
+			s.store.depth.add(subject, -1)
 		case !gone(err):
-			s.log.Warn("acknowledged mail not deleted", "seq", j.seq, "err", err)
+			s.log.Warn("acknowledged mail not deleted", "seq", seq, "err", err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -12,12 +13,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// store is the broker's JetStream: two streams, one bucket, and two caches over them that may be lost at any time.
+// store is the broker's JetStream: three streams, one bucket, and two caches over them that may be lost at any time.
 type store struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	accept jetstream.Stream
 	mail   jetstream.Stream
+	rcpt   jetstream.Stream
 	meta   jetstream.KeyValue
 	bodies *bodyCache
 	depth  *depths
@@ -35,18 +37,31 @@ func openStore(ctx context.Context, nc *nats.Conn, l Limits) (*store, error) {
 	if s.mail, err = js.CreateOrUpdateStream(ctx, mailConfig(l)); err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", mailStream, err)
 	}
+	if s.rcpt, err = js.CreateOrUpdateStream(ctx, receiptConfig(l)); err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", rcptStream, err)
+	}
 	if s.meta, err = js.CreateOrUpdateKeyValue(ctx, metaConfig(l)); err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", metaBucket, err)
 	}
-	info, err := s.mail.Info(ctx, jetstream.WithSubjectFilter(">"))
-	if err != nil {
-		return nil, fmt.Errorf("count mail: %w", err)
-	}
 	s.depth = &depths{of: map[string]int{}}
-	for subject, n := range info.State.Subjects {
-		s.depth.of[subject] = int(n)
+	for _, stream := range []jetstream.Stream{s.mail, s.rcpt} {
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(">"))
+		if err != nil {
+			return nil, fmt.Errorf("count mail: %w", err)
+		}
+		for subject, n := range info.State.Subjects {
+			s.depth.of[subject] = int(n)
+		}
 	}
 	return s, nil
+}
+
+// holding is the stream that holds a mailbox.
+func (s *store) holding(subject string) jetstream.Stream {
+	if strings.HasPrefix(subject, receiptPrefix) {
+		return s.rcpt
+	}
+	return s.mail
 }
 
 // put stores v under key for good.

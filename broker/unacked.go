@@ -4,7 +4,7 @@ package broker
 type waiting struct {
 	subject string // its mailbox
 	key     string // the mailbox key it was addressed to
-	seq     uint64 // in CM_MAIL
+	seq     uint64 // in the stream that holds it
 	cmid    string
 	sender  string // public key of the sending member; "" for a receipt
 }

@@ -2,60 +2,21 @@ package bus
 
 import (
 	"path/filepath"
+	"strings"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// The server turns its streams off for good at the first write that fails, for instance because the disk is full: clients then wait in vain until the
-// process is restarted. The caretaker turns them on again when there is room. What was stored before is read back from the files; what was not
-// acknowledged is for the publisher to repeat.
+// A stream of the server takes nothing any more after the first write that fails, for instance because the disk is full, and stays so until the process is
+// restarted. The caretaker notices it and, when there is room, has the server close its store and open it again. What was stored is read back from the
+// files; what was not acknowledged is for the publisher to repeat.
 
 const (
-	reviveEvery = time.Second
-	reviveMost  = time.Minute // between attempts that keep failing
-	reviveRoom  = 8 << 20     // bytes that must be free
+	reviveEvery = 2 * time.Second // between looks
+	reviveMost  = time.Minute     // between attempts that keep failing
+	reviveRoom  = 8 << 20         // bytes that must be free
 )
-
-// caretaker runs until quit is closed.
-func (s *Server) caretaker(cfg natsserver.JetStreamConfig, quit <-chan struct{}) {
-	tick := s.cfg.Clock.NewTicker(reviveEvery)
-	defer tick.Stop()
-	wait, next, down := reviveEvery, time.Time{}, false
-	for {
-		select {
-		case <-quit:
-			return
-		case <-tick.Chan():
-		}
-		// The configuration is gone when the shutdown of the streams is complete.
-		if s.ns.JetStreamConfig() != nil {
-			continue
-		}
-		if !down {
-			down = true
-			s.cfg.Log.Error("the store was turned off by a failed write; it comes back when the disk has room", "dir", s.cfg.Dir)
-		}
-		now := s.cfg.Clock.Now()
-		if now.Before(next) {
-			continue
-		}
-		if free, err := freeSpace(filepath.Join(s.cfg.Dir, natsserver.JetStreamStoreDir)); err == nil && free < reviveRoom {
-			continue // with an error the attempt itself will tell
-		}
-		if now.Sub(next) > reviveMost {
-			wait = reviveEvery
-		}
-		next, wait = now.Add(wait), min(2*wait, reviveMost)
-		if err := s.ns.EnableJetStream(&cfg); err != nil {
-			s.cfg.Log.Error("the store cannot be opened again", "err", err)
-			_ = s.ns.ShutdownJetStream() // half of it may be up
-			continue
-		}
-		down = false
-		s.cfg.Log.Info("the store is open again")
-	}
-}
 
 // startCaretaker runs it; stop ends it and waits.
 func (s *Server) startCaretaker() (stop func()) {
@@ -70,4 +31,65 @@ func (s *Server) startCaretaker() (stop func()) {
 		close(quit)
 		<-done
 	}
+}
+
+func (s *Server) caretaker(cfg natsserver.JetStreamConfig, quit <-chan struct{}) {
+	tick := s.cfg.Clock.NewTicker(reviveEvery)
+	defer tick.Stop()
+	var next time.Time // no attempt before
+	wait, told := reviveEvery, false
+	for {
+		select {
+		case <-quit:
+			return
+		case <-tick.Chan():
+		}
+		why := s.storeFailure()
+		if why == "" {
+			told = false
+			continue
+		}
+		if !told {
+			told = true
+			s.cfg.Log.Error("the store takes no more; it is opened again when the disk has room", "dir", s.cfg.Dir, "why", why)
+		}
+		now := s.cfg.Clock.Now()
+		free, err := freeSpace(filepath.Join(s.cfg.Dir, natsserver.JetStreamStoreDir))
+		if now.Before(next) || err == nil && free < reviveRoom {
+			continue
+		}
+		if now.Sub(next) > reviveMost {
+			wait = reviveEvery
+		}
+		next, wait = now.Add(wait), min(2*wait, reviveMost)
+		if err := s.reopenStore(cfg); err != nil {
+			s.cfg.Log.Error("the store cannot be opened again", "err", err)
+			continue
+		}
+		s.cfg.Log.Info("the store was opened again")
+	}
+}
+
+// storeFailure says why a stream takes no more messages, "" when all of them do.
+func (s *Server) storeFailure() string {
+	if !s.ns.JetStreamEnabled() {
+		return "streams are turned off"
+	}
+	for _, e := range s.ns.Healthz(&natsserver.HealthzOptions{Details: true}).Errors {
+		if e.Type == natsserver.HealthzErrorStream && strings.Contains(e.Error, "write error") {
+			return e.Error
+		}
+	}
+	return ""
+}
+
+// reopenStore closes what is open of the store and opens it.
+func (s *Server) reopenStore(cfg natsserver.JetStreamConfig) error {
+	if err := s.ns.ShutdownJetStream(); err != nil {
+		return err
+	}
+	if s.ns.JetStreamConfig() != nil {
+		return nil // the server is closing it itself, and is not done; the next look will find it closed
+	}
+	return s.ns.EnableJetStream(&cfg)
 }

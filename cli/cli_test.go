@@ -1,3 +1,5 @@
+//go:build unix
+
 package cli
 
 import (
@@ -35,6 +37,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			e.Defer(func() { os.RemoveAll(home) }) // runs last
 			for _, name := range []string{"one", "two"} {
 				if err := os.Mkdir(filepath.Join(home, name), 0o700); err != nil {
 					return err
@@ -65,7 +68,7 @@ func until(ok func() bool) bool {
 	return true
 }
 
-// stopDaemon ends the daemon of a directory, paused or not, and removes its home.
+// stopDaemon ends the daemon of a directory, paused or not.
 func stopDaemon(t *testing.T, dir string) {
 	ended := until(func() bool {
 		if info, err := bus.ReadInfo(dir); err == nil && bus.Held(dir) {
@@ -76,10 +79,7 @@ func stopDaemon(t *testing.T, dir string) {
 	})
 	if !ended {
 		t.Errorf("the daemon of %s does not end", dir)
-		return
 	}
-	os.RemoveAll(filepath.Dir(filepath.Dir(dir)))
-	os.Remove(filepath.Dir(filepath.Dir(filepath.Dir(dir)))) // succeeds for the last home
 }
 
 // code runs a command and checks its exit code: code 3 claudemesh send.

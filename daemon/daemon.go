@@ -36,6 +36,9 @@ const (
 	stopAfter  = 10 * time.Second // a stop that takes longer gives up waiting for requests in progress
 )
 
+// sharedKeys is how many pairs of a session or member and a peer the daemon remembers the shared key of, 64 bytes each.
+const sharedKeys = 4096
+
 // Daemon is one running daemon. Start makes it, Stop or a shutdown request ends it.
 type Daemon struct {
 	opt      Options
@@ -49,6 +52,7 @@ type Daemon struct {
 	session  *session.Store
 	stores   []func() error // closes of the stores that are open
 	broker   *brokerHost
+	boxes    *mesh.Boxes
 
 	started time.Time
 	notices []string
@@ -94,7 +98,7 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := os.Chmod(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("close daemon directory: %w", err)
 	}
-	d := &Daemon{opt: o, started: o.Clock.Now(), meshes: map[string]*meshRun{}, done: make(chan struct{})}
+	d := &Daemon{opt: o, started: o.Clock.Now(), boxes: mesh.NewBoxes(sharedKeys), meshes: map[string]*meshRun{}, done: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if d.lock, err = bus.AcquireLock(o.Dir); err != nil {
 		d.cancel()
@@ -138,6 +142,7 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d.tasks.Go(d.reapLoop)
+	d.tasks.Go(d.trimLoop)
 	o.Log.Info("daemon_started", "pid", info.PID, "version", o.Version, "socket", info.Socket, "tcp", info.TCPURL, "meshes", d.slugs())
 	return d, nil
 }

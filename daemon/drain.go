@@ -21,7 +21,7 @@ import (
 
 const (
 	drainWindow = 256 // frames on their way at once
-	claimBatch  = 64
+	claimBatch  = 16
 	// ackTimeout is how long one frame waits for the broker's ack before it is sent again under the same id. The broker's dedupe makes that harmless.
 	ackTimeout = 30 * time.Second
 	// sessionGrace is how long a row of a live session waits for the session's own link before the next try.
@@ -170,7 +170,7 @@ func (m *meshRun) begin(row outbox.Row) (*bridge.Pending, error) {
 // their recipients share, and the broker can read them (docs/decisions.md).
 func (m *meshRun) seal(from mesh.Identity, row outbox.Row) (nonce, box []byte, err error) {
 	if row.Kind == "dm" {
-		nonce, box, err = mesh.Seal(from, row.TargetSpec, row.Payload, m.d.opt.Rand)
+		nonce, box, err = m.d.boxes.Seal(from, row.TargetSpec, row.Payload, m.d.opt.Rand)
 		if errors.Is(err, mesh.ErrWeakKey) {
 			err = errUnsealable
 		}
@@ -221,7 +221,8 @@ func (m *meshRun) settle(row outbox.Row, ack wire.Ack, err error) {
 	ctx := context.WithoutCancel(m.ctx) // an answer that arrived while stopping is still true
 	store := m.d.outbox
 	var failed error
-	switch verdict, reason := judge(ack, err); verdict {
+	verdict, reason := judge(ack, err)
+	switch verdict {
 	case sent:
 		failed = store.Sent(ctx, row.ID, ack.MessageID)
 		if failed == nil {
@@ -245,6 +246,9 @@ func (m *meshRun) settle(row outbox.Row, ack wire.Ack, err error) {
 	// ErrState: the row was requeued meanwhile; what happened to the old attempt does not matter any more.
 	if failed != nil && !errors.Is(failed, outbox.ErrState) {
 		m.d.opt.Log.Error("outbox_update_failed", "mesh", m.joined.Slug, "id", row.ID, "error", failed)
+	}
+	if verdict != sent && verdict != refused {
+		m.signal() // the drain may be idle, and knows nothing of this row's next time
 	}
 }
 

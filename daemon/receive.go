@@ -20,10 +20,10 @@ import (
 	"claudemesh/wire"
 )
 
-// Push is called by the bridge for everything the broker pushes. nil means that it is stored (or is no message), and the bridge acknowledges it; an error
-// means that it is not, and the broker will send it again.
-func (m *meshRun) Push(ctx context.Context, src bridge.Source, p wire.Push) error {
-	if p.Subtype == wire.SubtypeSystem {
+// Push is called by the bridge for everything the broker pushes, messages in batches. nil means that they are stored (or are no messages), and the bridge
+// acknowledges them; an error means that not all are, and the broker will send them again.
+func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push) error {
+	if p := batch[0]; p.Subtype == wire.SubtypeSystem {
 		m.system(src, p)
 		return nil
 	}
@@ -40,20 +40,28 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, p wire.Push) erro
 		}
 		holders = append(slices.Clip(live), s)
 	}
-	msg := m.open(src, p, holders)
-	concerned := m.concerned(msg, live)
-	if msg.SenderMemberKey == m.joined.Pubkey && msg.ToKind != inbox.ToSession && len(concerned) == 0 {
-		return nil // the echo of our own multicast, and nobody else here to hear it
+	arrivals := make([]inbox.Arrival, 0, len(batch))
+	for _, p := range batch {
+		msg := m.open(src, p, holders)
+		concerned := m.concerned(msg, live)
+		if msg.SenderMemberKey == m.joined.Pubkey && msg.ToKind != inbox.ToSession && len(concerned) == 0 {
+			continue // the echo of our own multicast, and nobody else here to hear it
+		}
+		arrivals = append(arrivals, inbox.Arrival{Message: msg, Sessions: concerned})
 	}
-	stored, inserted, err := m.d.inbox.Insert(ctx, msg, concerned)
-	if err != nil {
-		return fmt.Errorf("store message: %w", err)
-	}
-	if !inserted {
+	if len(arrivals) == 0 {
 		return nil
 	}
-	m.answered(ctx, stored)
-	m.announce(stored, concerned)
+	stored, err := m.d.inbox.Insert(ctx, arrivals...)
+	if err != nil {
+		return err
+	}
+	for i, s := range stored {
+		if s.Inserted {
+			m.answered(ctx, s.Message)
+			m.announce(s.Message, arrivals[i].Sessions)
+		}
+	}
 	return nil
 }
 
@@ -109,7 +117,7 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, holders []session.Session
 		return openText(msg, box)
 	}
 	for _, key := range m.keys(src, p.TargetSpec, holders) {
-		if text, err := mesh.Open(key, p.SenderPubkey, nonce, box); err == nil && utf8.Valid(text) {
+		if text, err := m.d.boxes.Open(key, p.SenderPubkey, nonce, box); err == nil && utf8.Valid(text) {
 			msg.Body, msg.RecipientKey, msg.ToKind = string(text), key.PublicKey(), inbox.ToMember
 			if key.PublicKey() != m.joined.Pubkey {
 				msg.ToKind = inbox.ToSession

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/crypto/nacl/box"
 )
 
@@ -46,10 +47,36 @@ var (
 // tag first. It returns [ErrWeakKey] for a key nobody may seal to. The nonce is
 // the only thing that must never repeat, so random must be secure.
 func Seal(from Identity, to string, plaintext []byte, random io.Reader) (nonce, sealed []byte, err error) {
-	if from.IsZero() {
-		return nil, nil, errNoIdentity
-	}
-	peer, err := x25519Public(to)
+	return (*Boxes)(nil).Seal(from, to, plaintext, random)
+}
+
+// Open decrypts a box sealed by the ed25519 key from for this identity. It
+// returns [ErrWeakKey] when from is no key to trust, and [ErrUndecryptable] for
+// everything that does not authenticate, a nonce of the wrong size included.
+func Open(to Identity, from string, nonce, sealed []byte) ([]byte, error) {
+	return (*Boxes)(nil).Open(to, from, nonce, sealed)
+}
+
+// Boxes seals and opens as [Seal] and [Open] do, and remembers the keys that
+// pairs of identities share: agreeing on one costs a hundred times what sealing a
+// short message with it does. It may be used concurrently. Whoever deals with the
+// same peers again and again holds one.
+type Boxes struct {
+	shared *lru.Cache[pair, *[32]byte]
+}
+
+type pair struct{ own, peer string }
+
+// NewBoxes makes one that remembers size pairs, at least one.
+func NewBoxes(size int) *Boxes {
+	// The only error is for a size below one.
+	cache, _ := lru.New[pair, *[32]byte](max(size, 1))
+	return &Boxes{shared: cache}
+}
+
+// Seal is the function of that name.
+func (b *Boxes) Seal(from Identity, to string, plaintext []byte, random io.Reader) (nonce, sealed []byte, err error) {
+	key, err := b.key(from, to)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -57,28 +84,49 @@ func Seal(from Identity, to string, plaintext []byte, random io.Reader) (nonce, 
 	if _, err := io.ReadFull(random, n[:]); err != nil {
 		return nil, nil, fmt.Errorf("read randomness for a nonce: %w", err)
 	}
-	return n[:], box.Seal(nil, plaintext, &n, peer, from.x25519Secret()), nil
+	return n[:], box.SealAfterPrecomputation(nil, plaintext, &n, key), nil
 }
 
-// Open decrypts a box sealed by the ed25519 key from for this identity. It
-// returns [ErrWeakKey] when from is no key to trust, and [ErrUndecryptable] for
-// everything that does not authenticate, a nonce of the wrong size included.
-func Open(to Identity, from string, nonce, sealed []byte) ([]byte, error) {
+// Open is the function of that name.
+func (b *Boxes) Open(to Identity, from string, nonce, sealed []byte) ([]byte, error) {
 	if to.IsZero() {
 		return nil, errNoIdentity
 	}
 	if len(nonce) != NonceSize || len(sealed) < box.Overhead {
 		return nil, ErrUndecryptable
 	}
-	peer, err := x25519Public(from)
+	key, err := b.key(to, from)
 	if err != nil {
 		return nil, err
 	}
-	plaintext, ok := box.Open(nil, sealed, (*[NonceSize]byte)(nonce), peer, to.x25519Secret())
+	plaintext, ok := box.OpenAfterPrecomputation(nil, sealed, (*[NonceSize]byte)(nonce), key)
 	if !ok {
 		return nil, ErrUndecryptable
 	}
 	return plaintext, nil
+}
+
+// key is the secret that an identity shares with a peer. Refused peers are not remembered.
+func (b *Boxes) key(own Identity, peer string) (*[32]byte, error) {
+	if own.IsZero() {
+		return nil, errNoIdentity
+	}
+	id := pair{own.PublicKey(), peer}
+	if b != nil {
+		if key, ok := b.shared.Get(id); ok {
+			return key, nil
+		}
+	}
+	public, err := x25519Public(peer)
+	if err != nil {
+		return nil, err
+	}
+	key := new([32]byte)
+	box.Precompute(key, public, own.x25519Secret())
+	if b != nil {
+		b.shared.Add(id, key)
+	}
+	return key, nil
 }
 
 // SendUnits is what a broker weighs a send against: the length of the base64

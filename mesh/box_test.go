@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -285,5 +286,40 @@ func TestMaxBodyIsTheLongestTextEveryTargetTakes(t *testing.T) {
 	}
 	if fits(text+"x", longest, false) {
 		t.Errorf("%d bytes would fit for every target", MaxBody+1)
+	}
+}
+
+func TestBoxesAgreeWithSealAndOpenAndRememberNoRefusedKey(t *testing.T) {
+	a, errA := NewIdentity(rand.Reader)
+	b, errB := NewIdentity(rand.Reader)
+	c, errC := NewIdentity(rand.Reader)
+	if err := errors.Join(errA, errB, errC); err != nil {
+		t.Fatal(err)
+	}
+	boxes := NewBoxes(2)
+	for i := range 3 { // the second round finds the keys, the third finds them pushed out
+		if i == 2 {
+			for _, peer := range []string{c.PublicKey(), a.PublicKey()} {
+				if _, _, err := boxes.Seal(b, peer, nil, rand.Reader); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		nonce, sealed, err := boxes.Seal(a, b.PublicKey(), []byte("hi"), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := Open(b, a.PublicKey(), nonce, sealed); err != nil || string(text) != "hi" {
+			t.Errorf("round %d: opened %q, %v", i, text, err)
+		}
+		if text, err := boxes.Open(b, a.PublicKey(), nonce, sealed); err != nil || string(text) != "hi" {
+			t.Errorf("round %d: boxes opened %q, %v", i, text, err)
+		}
+		if _, err := boxes.Open(c, a.PublicKey(), nonce, sealed); !errors.Is(err, ErrUndecryptable) {
+			t.Errorf("round %d: opened for another identity: %v", i, err)
+		}
+		if _, _, err := boxes.Seal(a, strings.Repeat("0", 64), nil, rand.Reader); !errors.Is(err, ErrWeakKey) {
+			t.Errorf("round %d: sealed for a weak key: %v", i, err)
+		}
 	}
 }

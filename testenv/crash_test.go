@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,7 +75,7 @@ type crash struct {
 	t                *testing.T
 	mesh             string
 	sender, receiver *testenv.Process
-	victims          []victim
+	victims          []victim // first the sender, then the receiver
 	rng              *rand.Rand
 }
 
@@ -147,16 +148,25 @@ func (c *crash) round(round int, alice *testenv.Session) int {
 	return c.check(round, testenv.Resume(c.receiver.Machine, bob), outcomes) + 1
 }
 
-// kill kills and restarts, each time at a random point of the work that the victim has to do.
+// kill kills and restarts, each time at a random point of the work that the victim has to do. Each victim has its turn, then whoever still has work.
 func (c *crash) kill(f *flow) {
 	order := c.rng.Perm(len(c.victims))
+	if at := slices.Index(order, 0); c.rng.IntN(3) > 0 { // callers are fast: the sender comes first in most rounds, or they will have their answers
+		order[0], order[at] = order[at], order[0]
+	}
 	for i := range killsPerRound {
 		v := c.victims[order[i%len(order)]]
-		work := v.work[c.rng.IntN(len(v.work))]
-		if !f.wait(work, 1+c.rng.IntN(80)) && i >= len(c.victims) {
-			continue // that work is done
+		work := v.work[0]
+		if i > 0 {
+			work = v.work[c.rng.IntN(len(v.work))]
 		}
-		c.t.Logf("killing the %s after %d answers, %d sent, %d arrived", v.name, f.answered.Load(), f.sent.Load(), f.arrived.Load())
+		for !f.wait(work, 1+c.rng.IntN(80)) && i >= len(order) {
+			if work == arrivals {
+				return // the end of the line
+			}
+			v, work = c.victims[1], arrivals
+		}
+		c.t.Logf("kill -9 of the %s after about %d answers, %d sent, %d arrived", v.name, f.answered.Load(), f.sent.Load(), f.arrived.Load())
 		v.process.Kill()
 		if v.process != c.sender { // life goes on without it for a while
 			f.wait(answers, c.rng.IntN(100))
@@ -227,7 +237,10 @@ func (f *flow) count(n *atomic.Int64) {
 
 // wait returns when n more things have happened; false when nothing has for a while: all is done, or nobody is left to do it.
 func (f *flow) wait(what axis, n int) bool {
-	const longestPause = 1200 * time.Millisecond // of a link that comes back after one failure
+	longestPause := 400 * time.Millisecond
+	if what == arrivals {
+		longestPause = 1200 * time.Millisecond // a link may be on its way back
+	}
 	counter := []*atomic.Int64{&f.answered, &f.sent, &f.arrived}[what]
 	still := time.NewTimer(longestPause)
 	defer still.Stop()

@@ -228,9 +228,6 @@ func TestCutsInTheMiddleOfTwoHundredSendsLoseAndSwapNothing(t *testing.T) {
 		t.Errorf("first attempts were not in the order of acceptance:\n%q, want\n%q", got, ids)
 	}
 	got := f.bodies()
-	if !slices.Equal(got, want) {
-		t.Errorf("ARRIVAL: %q", got)
-	}
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {

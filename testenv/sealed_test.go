@@ -142,7 +142,7 @@ type stranger struct {
 	receipts chan wire.Receipt
 }
 
-func (s *stranger) Push(context.Context, bridge.Source, wire.Push) error { return nil }
+func (s *stranger) Push(context.Context, bridge.Source, []wire.Push) error { return nil }
 
 func (s *stranger) Receipt(_ context.Context, r wire.Receipt) error {
 	s.receipts <- r

@@ -50,7 +50,7 @@ func message(cmid, kind string) Message {
 
 func insert(t testing.TB, s *Store, m Message, sessions ...string) Message {
 	t.Helper()
-	stored, inserted, err := s.Insert(t.Context(), m, sessions)
+	stored, inserted, err := insertOne(s, t.Context(), m, sessions)
 	if err != nil || !inserted {
 		t.Fatal(inserted, err)
 	}
@@ -124,7 +124,7 @@ func TestDuplicatesAreRecognisedPerMeshAndSender(t *testing.T) {
 	first := insert(t, s, message("m1", ToMember), "s1")
 	again := message("m1", ToMember)
 	again.Body = "something else"
-	stored, inserted, err := s.Insert(t.Context(), again, []string{"s2"})
+	stored, inserted, err := insertOne(s, t.Context(), again, []string{"s2"})
 	if err != nil || inserted || !reflect.DeepEqual(stored, first) {
 		t.Fatalf("%v %v\n%+v\n%+v", inserted, err, stored, first)
 	}
@@ -144,7 +144,7 @@ func TestConcurrentCopiesOfOneMessageMakeOneRow(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 32 {
 		wg.Go(func() {
-			_, inserted, err := s.Insert(context.Background(), message("m1", ToMember), []string{"s1"})
+			_, inserted, err := insertOne(s, context.Background(), message("m1", ToMember), []string{"s1"})
 			if err != nil {
 				t.Error(err)
 			}
@@ -397,7 +397,7 @@ func TestSearchCoversEverythingStoredSoFar(t *testing.T) {
 			wg.Go(func() {
 				m := message(fmt.Sprint("m", stored+i), ToMember)
 				m.Body = fmt.Sprint("common word", stored+i)
-				if _, _, err := s.Insert(context.Background(), m, nil); err != nil {
+				if _, _, err := insertOne(s, context.Background(), m, nil); err != nil {
 					t.Error(err)
 				}
 			})
@@ -466,7 +466,7 @@ func BenchmarkInsert64(b *testing.B) {
 	for c := range 64 {
 		wg.Go(func() {
 			for i := c; i < b.N; i += 64 {
-				if _, _, err := s.Insert(context.Background(), message(fmt.Sprint("m", i), ToMember), []string{"s1"}); err != nil {
+				if _, _, err := insertOne(s, context.Background(), message(fmt.Sprint("m", i), ToMember), []string{"s1"}); err != nil {
 					b.Error(err)
 				}
 			}
@@ -487,7 +487,7 @@ func BenchmarkOpen100000(b *testing.B) {
 	for c := range 64 {
 		wg.Go(func() {
 			for i := c; i < 100_000; i += 64 {
-				if _, _, err := s.Insert(context.Background(), message(fmt.Sprint("m", i), ToMember), []string{"s1"}); err != nil {
+				if _, _, err := insertOne(s, context.Background(), message(fmt.Sprint("m", i), ToMember), []string{"s1"}); err != nil {
 					b.Error(err)
 				}
 			}
@@ -505,5 +505,35 @@ func BenchmarkOpen100000(b *testing.B) {
 		if err := s.Close(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// insertOne stores one message.
+func insertOne(s *Store, ctx context.Context, m Message, sessions []string) (Message, bool, error) {
+	stored, err := s.Insert(ctx, Arrival{Message: m, Sessions: sessions})
+	if err != nil {
+		return Message{}, false, err
+	}
+	return stored[0].Message, stored[0].Inserted, nil
+}
+
+func TestInsertOfABatchStoresAllInOrderOrNone(t *testing.T) {
+	s, _ := openTest(t)
+	got, err := s.Insert(t.Context(), Arrival{Message: message("m1", ToMember), Sessions: []string{"s1"}}, Arrival{Message: message("m2", ToMember), Sessions: []string{"s1"}},
+		Arrival{Message: message("m1", ToMember), Sessions: []string{"s1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got[0].Inserted || !got[1].Inserted || got[2].Inserted || got[2].Message.ID != got[0].Message.ID || got[1].Message.Seq <= got[0].Message.Seq {
+		t.Errorf("stored %+v", got)
+	}
+	bad := message("m4", ToMember)
+	bad.ID = got[0].Message.ID // taken
+	if _, err := s.Insert(t.Context(), Arrival{Message: message("m3", ToMember)}, Arrival{Message: bad}); err == nil {
+		t.Error("a message with a taken id was stored")
+	}
+	items, err := s.List(t.Context(), Query{})
+	if err != nil || len(items) != 2 {
+		t.Errorf("%d messages, %v: want the two of the first batch only", len(items), err)
 	}
 }

@@ -60,29 +60,48 @@ func OpenOrQuarantine(path string, clock clockwork.Clock) (s *Store, quarantined
 // Close finishes the writes under way and closes the file.
 func (s *Store) Close() error { return s.db.Close() }
 
-// Insert stores a message and one delivery row for every session concerned, in one write; when it returns without error
-// both are on disk and the message may be acknowledged. A message known by (mesh, sender, client message id) changes
-// nothing: the stored one is returned and inserted is false. ID, Seq and ReceivedAt are filled in.
-func (s *Store) Insert(ctx context.Context, m Message, sessions []string) (stored Message, inserted bool, err error) {
-	err = s.db.Write(ctx, func(tx *groupcommit.Tx) error {
-		known, err := collect(tx.Query(selectDuplicate, m.Mesh, m.Sender, m.ClientMessageID))
-		if err != nil {
-			return err
+// Arrival is a message that has come in and the sessions concerned.
+type Arrival struct {
+	Message  Message
+	Sessions []string
+}
+
+// Stored is what became of an arrival: the message as it is in the store, and whether it was new.
+type Stored struct {
+	Message  Message
+	Inserted bool
+}
+
+// Insert stores messages and one delivery row for every session concerned, all in one write; when it returns without error they are on disk and may be
+// acknowledged, after an error none of them is. A message known by (mesh, sender, client message id) changes nothing: the stored one is returned and
+// Inserted is false. ID, Seq and ReceivedAt are filled in. The result has the arrivals' order.
+func (s *Store) Insert(ctx context.Context, arrivals ...Arrival) ([]Stored, error) {
+	out := make([]Stored, 0, len(arrivals))
+	err := s.db.Write(ctx, func(tx *groupcommit.Tx) error {
+		for _, a := range arrivals {
+			known, err := collect(tx.Query(selectDuplicate, a.Message.Mesh, a.Message.Sender, a.Message.ClientMessageID))
+			if err != nil {
+				return err
+			}
+			if len(known) > 0 {
+				out = append(out, Stored{Message: known[0]})
+				continue
+			}
+			m, err := s.insert(tx, a.Message)
+			if err != nil {
+				return err
+			}
+			if err := deliver(tx, a.Sessions, m); err != nil {
+				return err
+			}
+			out = append(out, Stored{Message: m, Inserted: true})
 		}
-		if len(known) > 0 {
-			stored = known[0]
-			return nil
-		}
-		if stored, err = s.insert(tx, m); err != nil {
-			return err
-		}
-		inserted = true
-		return deliver(tx, sessions, stored)
+		return nil
 	})
 	if err != nil {
-		return Message{}, false, fmt.Errorf("store message: %w", err)
+		return nil, fmt.Errorf("store messages: %w", err)
 	}
-	return stored, inserted, nil
+	return out, nil
 }
 
 func (s *Store) insert(tx *groupcommit.Tx, m Message) (Message, error) {

@@ -1,0 +1,385 @@
+package testenv_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	mrand "math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"claudemesh/bus"
+	"claudemesh/mesh"
+	"claudemesh/testenv"
+	"claudemesh/testenv/faultproxy"
+	"claudemesh/wire"
+)
+
+// scripted is a broker that says what a test wants. Each connection gets the next script; when they are used up, sane serves.
+type scripted struct {
+	t    testing.TB
+	url  string
+	sane func(*websocket.Conn)
+
+	mu      sync.Mutex
+	scripts []func(*websocket.Conn)
+}
+
+func newScripted(t testing.TB, scripts ...func(*websocket.Conn)) *scripted {
+	s := &scripted{t: t, scripts: scripts, sane: func(ws *websocket.Conn) { serveSanely(ws, nil) }}
+	up := websocket.Upgrader{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ws, err := up.Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer ws.Close()
+		s.next()(ws)
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(server.CloseClientConnections)
+	s.url = "ws" + strings.TrimPrefix(server.URL, "http") + "/ws"
+	return s
+}
+
+func (s *scripted) next() func(*websocket.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.scripts) == 0 {
+		return s.sane
+	}
+	script := s.scripts[0]
+	s.scripts = s.scripts[1:]
+	return script
+}
+
+func (s *scripted) left() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.scripts)
+}
+
+// serveSanely greets, sends extra frames, and answers what a daemon asks at least.
+func serveSanely(ws *websocket.Conn, extra []any) {
+	for {
+		_, data, err := ws.ReadMessage()
+		if err != nil {
+			return
+		}
+		head, _ := wire.Peek(data)
+		var answers []any
+		switch head.Type {
+		case wire.TypeHello, wire.TypeSessionHello:
+			answers = append([]any{wire.HelloAck{Type: wire.TypeHelloAck, PresenceID: "p", Capabilities: []string{wire.CapClientAck, wire.CapReceipts}}}, extra...)
+		case wire.TypeListPeers:
+			answers = []any{map[string]any{"type": wire.TypePeersList, "peers": []any{}, "_reqId": head.ReqID}}
+		case wire.TypeSend:
+			var f wire.Send
+			_ = json.Unmarshal(data, &f)
+			answers = []any{wire.Ack{Type: wire.TypeAck, ID: f.ID, MessageID: "m" + f.ID, Queued: true}}
+		}
+		for _, a := range answers {
+			if ws.WriteJSON(a) != nil {
+				return
+			}
+		}
+	}
+}
+
+// join makes a machine that is stopped a member of a mesh at this broker, as if it had joined.
+func (s *scripted) join(m *testenv.Machine, slug string) mesh.Identity {
+	s.t.Helper()
+	id, err := mesh.NewIdentity(rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	err = mesh.UpdateConfig(filepath.Join(m.Home, ".claudemesh"), func(c *mesh.Config) error {
+		c.Put(mesh.Joined{
+			MeshID: "mesh-" + slug, MemberID: "member", Slug: slug, Name: slug, Pubkey: id.PublicKey(), SecretKey: id.SecretHex(), BrokerURL: s.url, JoinedAt: "2026-01-01T00:00:00.000Z",
+		})
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return id
+}
+
+// says is a script: greet, then write these frames, then read until the daemon goes or the frames' end is due.
+func says(frames ...string) func(*websocket.Conn) {
+	return func(ws *websocket.Conn) {
+		if _, _, err := ws.ReadMessage(); err != nil {
+			return
+		}
+		_ = ws.WriteJSON(wire.HelloAck{Type: wire.TypeHelloAck, PresenceID: "p"})
+		for _, f := range frames {
+			if ws.WriteMessage(websocket.TextMessage, []byte(f)) != nil {
+				return
+			}
+		}
+		// Closing at once could outrun the frames; the other side's answer to the close frame shows that it has read them.
+		_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseTryAgainLater, ""), time.Now().Add(time.Second))
+		_ = ws.SetReadDeadline(time.Now().Add(2 * time.Second))
+		for {
+			if _, _, err := ws.ReadMessage(); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func TestNothingABrokerSaysEndsTheDaemon(t *testing.T) {
+	m := testenv.NewMachine(t)
+	near := m.Create("near")
+	peer := strings.Repeat("ab", 32)
+	b64 := base64.StdEncoding.EncodeToString([]byte("some text"))
+	repeated := func(frame string, n int) []string {
+		out := make([]string, n)
+		for i := range out {
+			out[i] = frame
+		}
+		return out
+	}
+	wrongTypes := []string{}
+	for _, kind := range []string{"hello_ack", "ack", "push", "receipt", "error", "peers_list", "system", "", "no_such_frame"} {
+		for _, field := range []string{`"id":7`, `"messageId":[]`, `"queued":"yes"`, `"peers":7`, `"eventData":"x"`, `"nonce":{}`, `"ciphertext":null`, `"_reqId":7`, `"senderPubkey":7`, `"capabilities":7`, `"state":[]`, `"code":{}`} {
+			wrongTypes = append(wrongTypes, fmt.Sprintf(`{"type":%q,%s}`, kind, field))
+		}
+	}
+	huge := strings.Repeat("x", 900<<10)
+	odd := func(fields string) string {
+		return `{"type":"push","messageId":"o1","senderPubkey":"` + peer + `","nonce":"","priority":"next",` + fields + `}`
+	}
+	scripts := []func(*websocket.Conn){
+		says(), // greets and goes
+		says("{", "null", "[]", "7", `"x"`, "", "\x00", "{}", `{"type":7}`, `{"type":null}`, `{"type":"push"`),
+		says(repeated("not json", 2000)...),
+		says(wrongTypes...),
+		says(strings.Repeat("[", 500_000)),
+		says(`{"type":"push","eventData":` + strings.Repeat(`{"a":`, 100_000) + "1" + strings.Repeat("}", 100_000) + "}"),
+		says(`{"type":"`+huge+`"}`, `{"type":"push","messageId":"`+huge+`"}`, `{"type":"error","message":"`+huge+`","code":"`+huge+`"}`),
+		says(odd(`"senderName":"`+strings.Repeat("n", 5000)+`","ciphertext":"x"`), odd(`"ciphertext":"%%%"`), odd(`"ciphertext":"`+b64+`","targetSpec":"*","createdAt":"never"`),
+			odd(`"ciphertext":"","targetSpec":""`), odd(`"ciphertext":"`+b64+`","senderPubkey":""`), `{"type":"push"}`, odd(`"subtype":"system","event":"peer_joined","eventData":7`),
+			odd(`"subtype":"system","event":"peer_joined","eventData":{"pubkey":"zz"}`), odd(`"subtype":"system","event":"peer_left","eventData":{"pubkey":"`+peer+`"}`),
+			odd(`"subtype":"system","event":"`+strings.Repeat("e", 10000)+`"`), odd(`"subtype":"\u001b[2J","ciphertext":"x"`), odd(`"client_message_id":"`+strings.Repeat("c", 300)+`"`)),
+		says(`{"type":"ack","id":"nobody","messageId":"x","queued":true}`, `{"type":"receipt","mailId":"x","client_message_id":"nobody","state":"surfaced","recipientPubkey":"`+peer+`","at":"never"}`,
+			`{"type":"receipt","state":"eaten"}`, `{"type":"peers_list","peers":[{"pubkey":"x"}],"_reqId":"nobody"}`, `{"type":"error","code":"weird","message":"m"}`),
+		func(ws *websocket.Conn) {
+			_ = ws.WriteMessage(websocket.BinaryMessage, bytes.Repeat([]byte{0xff}, 1000))
+		},
+		func(ws *websocket.Conn) {
+			_, _ = ws.NetConn().Write([]byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff not a frame"))
+		},
+		func(ws *websocket.Conn) { // a frame that claims 2^62 bytes
+			_, _ = ws.NetConn().Write([]byte{0x81, 127, 0x40, 0, 0, 0, 0, 0, 0, 0, 'x'})
+		},
+		func(ws *websocket.Conn) { // 32 MiB, in as many frames as the other side takes
+			w, err := ws.NextWriter(websocket.TextMessage)
+			for n := 0; err == nil && n < 512; n++ {
+				_, err = w.Write(bytes.Repeat([]byte("x"), 64<<10))
+			}
+		},
+		func(ws *websocket.Conn) { // closes with a code and a reason of its own
+			_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(4999, strings.Repeat("r", 100)), time.Now().Add(time.Second))
+		},
+		func(ws *websocket.Conn) { _, _ = ws.NetConn().Write([]byte{0x88, 1, 0x03}) }, // a close frame of one byte
+		func(ws *websocket.Conn) {
+			_ = ws.WriteJSON(wire.Error{Type: wire.TypeError, Code: "try_later", Message: "busy"})
+		},
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	// A mesh for each, so that all brokers talk nonsense at once, and sense at the next connection.
+	brokers, slugs := make([]*scripted, len(scripts)), make([]string, len(scripts))
+	for i, script := range scripts {
+		brokers[i], slugs[i] = newScripted(t, script), fmt.Sprint("far-", i)
+	}
+	m.Stop()
+	for i, b := range brokers {
+		b.join(m, slugs[i])
+	}
+	m.Start()
+	bob := m.Session(near, "bob")
+
+	t.Run("another mesh works all the time", func(t *testing.T) {
+		m.WaitPeer(near, "bob")
+		m.Send(near, bus.SendRequest{To: "bob", Body: "not disturbed"})
+		bob.WaitMessage("not disturbed")
+	})
+	for i, b := range brokers {
+		testenv.Wait(t, fmt.Sprintf("broker %d to have had its say", i), nil, func() bool { return b.left() == 0 })
+	}
+	t.Run("and so does each of these, when the broker talks sense again", func(t *testing.T) {
+		var sent []bus.SendReply
+		for _, slug := range slugs {
+			sent = append(sent, m.Send(slug, bus.SendRequest{To: "*", Body: "hello"}))
+		}
+		for i, slug := range slugs[:len(slugs)-1] { // to the last one, which refused the daemon, it comes back slowly
+			waitDone(m, slug, sent[i].ClientMessageID)
+		}
+	})
+	t.Run("memory and goroutines stay bounded", func(t *testing.T) {
+		testenv.Wait(t, "the heap to shrink", nil, func() bool {
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			return after.HeapAlloc < before.HeapAlloc+48<<20
+		})
+		if n := runtime.NumGoroutine(); n > 800 {
+			t.Errorf("%d goroutines", n)
+		}
+	})
+	t.Run("nothing of it is in the log at length", func(t *testing.T) {
+		if n := len(m.Log.String()); n > 256<<10 {
+			t.Errorf("the log has %d bytes", n)
+		}
+	})
+}
+
+func TestAFloodOfPushesIsTakenInStep(t *testing.T) {
+	m := testenv.NewMachine(t)
+	m.Stop()
+	broker := newScripted(t)
+	id := broker.join(m, "far")
+	const n = 2000
+	var extra []any
+	for i := range n {
+		extra = append(extra, wire.Push{
+			Type: wire.TypePush, MessageID: fmt.Sprint("m", i), MeshID: "mesh-far", SenderPubkey: strings.Repeat("cd", 32), SenderName: "flood", Priority: wire.PriorityNext,
+			Nonce: base64.StdEncoding.EncodeToString(make([]byte, 24)), Ciphertext: base64.StdEncoding.EncodeToString([]byte(fmt.Sprint("text ", i))), TargetSpec: id.PublicKey(),
+		})
+	}
+	broker.sane = func(ws *websocket.Conn) { serveSanely(ws, extra) }
+	m.Start()
+	testenv.Wait(t, "all of them", nil, func() bool {
+		for _, ms := range status(m).Meshes {
+			if ms.Mesh == "far" && ms.Unread == n {
+				return true
+			}
+		}
+		return false
+	})
+	m.Stop()
+	m.Start() // the same again: recognised
+	m.WaitLink("far")
+	var l bus.InboxList
+	m.Do(bus.OpInboxList, bus.InboxQuery{Limit: 1}, &l)
+	if l.Unread != n || len(l.Items) != 1 || l.Items[0].State != bus.StateUndecryptable || l.Items[0].Body != "" {
+		t.Errorf("%d unread, %+v", l.Unread, l.Items)
+	}
+}
+
+// waitDone waits until the broker has taken a message, however far it came since.
+func waitDone(m *testenv.Machine, slug, id string) (row bus.OutboxItem) {
+	m.T.Helper()
+	testenv.Wait(m.T, "message "+id+" to leave", nil, func() bool {
+		m.Do(bus.OpOutboxGet, bus.OutboxGet{ID: id, Mesh: slug}, &row)
+		return row.Status == "done"
+	})
+	return row
+}
+
+func TestARefusalThatPassesIsTriedAgain(t *testing.T) {
+	host, guest := testenv.NewMachine(t), testenv.NewMachine(t)
+	team := host.Create("team")
+	refusals := 2
+	through(t, host, guest, team, func(d faultproxy.Dir, frame []byte) [][]byte {
+		var ack wire.Ack
+		if d == faultproxy.ToClient && json.Unmarshal(frame, &ack) == nil && ack.Type == wire.TypeAck && ack.Queued && refusals > 0 {
+			refusals--
+			frame, _ = json.Marshal(wire.Ack{Type: wire.TypeAck, ID: ack.ID, ReqID: ack.ReqID, Error: "unavailable: the store does not answer", Code: wire.AckUnavailable})
+		}
+		return [][]byte{frame}
+	})
+	// Nothing else happens on this mesh that could wake the drain.
+	r := guest.Send(team, bus.SendRequest{To: "*", Body: "tried again"})
+	if it := waitDone(guest, team, r.ClientMessageID); it.Attempts != 3 {
+		t.Errorf("%d attempts, want 3", it.Attempts)
+	}
+}
+
+func TestNothingAtADoorEndsTheDaemon(t *testing.T) {
+	m := testenv.NewMachine(t)
+	team := m.Create("team")
+	bob := m.Session(team, "bob")
+	m.WaitPeer(team, "bob")
+	s := status(m)
+	doors := map[string]func() (net.Conn, error){
+		"the socket":   func() (net.Conn, error) { return net.Dial("unix", s.Socket) },
+		"the TCP door": func() (net.Conn, error) { return net.Dial("tcp", strings.TrimPrefix(s.TCPURL, "nats://")) },
+		"the broker's port": func() (net.Conn, error) {
+			return net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(s.Broker.URL, "ws://"), "/ws"))
+		},
+	}
+	random := mrand.New(mrand.NewPCG(1, 2))
+	noise := make([]byte, 64<<10)
+	for i := range noise {
+		noise[i] = byte(random.Uint32())
+	}
+	upgrade := "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	connect := `CONNECT {"verbose":false,"auth_token":"` + userToken(m) + `"}` + "\r\n"
+	garbage := []string{
+		"", "\r\n", "\x00", string(noise), strings.Repeat("A", 1<<20), strings.Repeat("\r\n", 10000), "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET /%zz HTTP/1.1\r\n\r\n", "GET // HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST /join HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n{", "POST /join HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[]", "POST /cli/mesh/create HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnull",
+		"GET /ws HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X-A: b\r\n", 20000) + "\r\n", upgrade, upgrade + string(noise[:4096]), upgrade + "\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff....", upgrade + "\x88\x80....",
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "CONNECT {}\r\nPING\r\n", "CONNECT {\r\n", "CONNECT " + strings.Repeat("{", 100000) + "\r\n", "PUB x 99999999999\r\n", "SUB > 1\r\n", "INFO {}\r\n",
+		connect + "PUB x -1\r\n", connect + "PUB mesh.team.user.send.dm 5\r\nhello\r\n", connect + "PUB mesh.team.user.send.dm _INBOX.user.x 2\r\n{}\r\n", connect + "HPUB daemon.user.status _INBOX.user.x 99 4\r\nx",
+		connect + "SUB " + strings.Repeat("a.", 50000) + "b 1\r\n", connect + "UNSUB 999\r\nPONG\r\nPONG\r\n", connect + string(noise), connect + connect, connect + "PUB daemon.user.version " + strings.Repeat("r", 5000) + " 0\r\n\r\n",
+	}
+	for door, dial := range doors {
+		t.Run(door, func(t *testing.T) {
+			var wg sync.WaitGroup
+			for _, g := range garbage {
+				wg.Go(func() {
+					c, err := dial()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer c.Close()
+					_ = c.SetDeadline(time.Now().Add(testenv.Patience))
+					if _, err := io.WriteString(c, g); err == nil {
+						_ = c.(interface{ CloseWrite() error }).CloseWrite()
+					}
+					_, _ = io.Copy(io.Discard, io.LimitReader(c, 1<<20)) // whatever it answers; it ends
+				})
+			}
+			// Connections that say nothing, and go without a word.
+			for range 50 {
+				c, err := dial()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+			}
+			m.Send(team, bus.SendRequest{To: "bob", Body: "meanwhile at " + door})
+			bob.WaitMessage("meanwhile at " + door)
+			wg.Wait()
+		})
+	}
+	carol := m.Session(team, "carol") // a new connection at the socket, a new link at the broker
+	m.WaitPeer(team, "carol")
+	m.Send(team, bus.SendRequest{To: "carol", Body: "after all of it"})
+	carol.WaitMessage("after all of it")
+	if s := status(m); s.PID == 0 || len(s.Meshes) != 1 || s.Meshes[0].Link != "open" {
+		t.Errorf("status: %+v", s)
+	}
+	if items := bob.Inbox(); len(items) != len(doors) {
+		t.Errorf("bob has %d messages, want %d", len(items), len(doors))
+	}
+	if strings.Contains(m.Log.String(), userToken(m)) {
+		t.Error("the log holds the token that came with the garbage")
+	}
+}
