@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -21,12 +22,64 @@ func (r *rig) session(name string) (bus.SessionInfo, error) {
 	return info, err
 }
 
-// accepts measures the accept alone: from request to the 202 that means committed. Rows pile up in the outbox and drain behind it, as they do for a user.
+// accepts measures from a send request to the 202 that means committed: first alone, with the mesh's broker down, so that rows only pile up; then with the
+// drain, the broker and the recipient at work on the same two cores and disk.
 func (r *rig) accepts() error {
+	alone, err := r.stranded()
+	if err != nil {
+		return err
+	}
+	defer alone.close()
+	if err := alone.acceptRows("accept", strings.Repeat("ab", 32), false); err != nil {
+		return err
+	}
 	sink, err := r.session("heap")
 	if err != nil {
 		return err
 	}
+	return r.acceptRows("accept while delivering", sink.Pubkey, true)
+}
+
+// stranded is a rig of its own with a mesh whose broker has gone.
+func (r *rig) stranded() (*rig, error) {
+	home, err := os.MkdirTemp("/tmp", "cmbench")
+	if err != nil {
+		return nil, err
+	}
+	s := &rig{bin: r.bin, home: home, quick: r.quick, mesh: "far"}
+	data := filepath.Join(home, "broker")
+	b := exec.Command(r.bin, "broker", "serve", "--listen", "127.0.0.1:0", "--data", data)
+	b.Env = s.env(home)
+	out, err := b.StdoutPipe()
+	if err != nil {
+		return s, err
+	}
+	if err := b.Start(); err != nil {
+		return s, err
+	}
+	s.procs = append(s.procs, b)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return s, fmt.Errorf("start broker: %w", err)
+	}
+	_, addr, ok := strings.Cut(strings.TrimSpace(line), "listens on ")
+	if !ok {
+		return s, fmt.Errorf("start broker: it printed %q", line)
+	}
+	if _, err := s.cmd("create", s.mesh, "--broker", "ws://"+addr+"/ws", "--admin-token-file", filepath.Join(data, "admin-token")); err != nil {
+		return s, err
+	}
+	if err := b.Process.Kill(); err != nil {
+		return s, err
+	}
+	_ = b.Wait()
+	s.procs = nil
+	s.user, err = s.asUser()
+	return s, err
+}
+
+func (r *rig) acceptRows(what, to string, drained bool) error {
+	var err error
 	for _, clients := range []int{1, 8, 64} {
 		total := r.n(2000)
 		if clients > 1 {
@@ -47,7 +100,7 @@ func (r *rig) accepts() error {
 				subject := bus.SendSubject(r.mesh, bus.User, "dm")
 				body := strings.Repeat("x", 256)
 				for range total / clients {
-					d, err := timed(func() error { return r.do(conns[i], subject, bus.SendRequest{To: sink.Pubkey, Body: body}, nil) })
+					d, err := timed(func() error { return r.do(conns[i], subject, bus.SendRequest{To: to, Body: body}, nil) })
 					if err != nil {
 						errs[i] = err
 						return
@@ -67,13 +120,16 @@ func (r *rig) accepts() error {
 			all = append(all, lat[i]...)
 		}
 		note := ""
-		if clients == 1 {
+		if clients == 1 && !drained {
 			note = "  (aim: one fsync + 0.5 ms; reference 0.8 ms without fsync, 750/s)"
 		}
-		if clients == 64 {
+		if clients == 64 && !drained {
 			note = "  (aim > 5,000/s; reference 1,400/s with 32)"
 		}
-		row(fmt.Sprintf("accept, %d client(s)", clients), "p50 %s  p99 %s  %.0f/s%s", ms(all.median()), ms(all.at(0.99)), float64(len(all))/elapsed.Seconds(), note)
+		row(fmt.Sprintf("%s, %d client(s)", what, clients), "p50 %s  p99 %s  %.0f/s%s", ms(all.median()), ms(all.at(0.99)), float64(len(all))/elapsed.Seconds(), note)
+		if !drained {
+			continue
+		}
 		if err := r.drained(); err != nil {
 			return err
 		}
@@ -208,6 +264,13 @@ func (r *rig) sustained() error {
 	}
 	s, err := r.shim(info)
 	if err != nil {
+		return err
+	}
+	// The shim holds back its first message for a moment, as Claude Code needs it.
+	if err := r.do(r.user, bus.SendSubject(r.mesh, bus.User, "dm"), bus.SendRequest{To: info.Pubkey, Body: "warm up"}, nil); err != nil {
+		return err
+	}
+	if err := s.await("warm up"); err != nil {
 		return err
 	}
 	const clients = 8
