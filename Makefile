@@ -3,8 +3,8 @@
 
 GO      ?= go
 BIN     := bin/claudemesh
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X claudemesh/cli.Version=$(VERSION)
+
+LDFLAGS := -s -w
 TOOL    := $(GO) tool -modfile=tools.mod
 # Where `make install` puts the binary: GOBIN if it is set, else ~/.local/bin.
 PREFIX  ?= $(or $(shell $(GO) env GOBIN),$(HOME)/.local/bin)

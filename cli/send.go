@@ -50,7 +50,7 @@ To be sure that a repeated command sends one message, give both runs the same --
 			"8  the daemon does not answer, or --wait ran out of time",
 		},
 		flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "priority", Usage: "`P`: now interrupts, next (default) waits its turn, low waits until idle"},
+			&urfave.StringFlag{Name: "priority", Usage: "`P`, shown with the message: now (marked urgent), next (default), low"},
 			&urfave.StringFlag{Name: "reply-to", Usage: "`ID` of the message this one answers"},
 			&urfave.StringFlag{Name: "wait", Usage: "`STATE` to wait for: sent, delivered or surfaced"},
 			&urfave.StringFlag{Name: "timeout", Value: "30s", Usage: "how long --wait waits: `DURATION` (default 30s)"},

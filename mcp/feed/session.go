@@ -2,15 +2,6 @@ package feed
 
 import "claudemesh/bus"
 
-// SessionSubjects are the subjects that carry messages for a session: its own, its member's, those for everybody, and its groups'.
-func SessionSubjects(me bus.SessionInfo) []string {
-	subjects := []string{
-		bus.SessionMsgSubject(me.Mesh, me.ID),
-		bus.MemberMsgSubject(me.Mesh),
-		bus.AllMsgSubject(me.Mesh),
-	}
-	for _, g := range me.Groups {
-		subjects = append(subjects, bus.GroupMsgSubject(me.Mesh, g.Name))
-	}
-	return subjects
-}
+// SessionSubjects are the subjects that carry messages for a session. One is enough: the daemon publishes every message there that has a delivery row for
+// the session, multicasts included, and no echo of what the session sent itself.
+func SessionSubjects(me bus.SessionInfo) []string { return []string{bus.SessionMsgSubject(me.Mesh, me.ID)} }
