@@ -160,11 +160,13 @@ func TestReconnect(t *testing.T) {
 	t.Run("a kick ends the pause, one attempt each", func(t *testing.T) {
 		onState, seen := states()
 		var dials atomic.Int32
-		l := run(t, LinkConfig{URL: "ws://broker.test/ws", Clock: clockwork.NewFakeClock(), OnState: onState,
+		l := run(t, LinkConfig{
+			URL: "ws://broker.test/ws", Clock: clockwork.NewFakeClock(), OnState: onState,
 			Dial: func(context.Context, string, string) (net.Conn, error) {
 				dials.Add(1)
 				return nil, errors.New("network is down")
-			}})
+			},
+		})
 		for i := int32(1); i < 5; i++ {
 			if s := await(t, seen, Waiting); !strings.Contains(s.Err, "network is down") || dials.Load() != i {
 				t.Fatalf("%+v after %d dials", s, dials.Load())

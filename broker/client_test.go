@@ -13,8 +13,6 @@ import (
 	"claudemesh/wire"
 )
 
-import ()
-
 // client is one WebSocket. Frames are read by a goroutine into a queue without bound, so that a test never slows the broker by accident.
 type client struct {
 	t    testing.TB

@@ -153,10 +153,14 @@ func TestStoredFormats(t *testing.T) {
 		want string
 	}{
 		{mail{Accept: 7}, `{"a":7}`},
-		{mail{Receipt: &wire.Receipt{Type: "receipt", MessageID: "m", ClientMessageID: "c", State: "delivered", RecipientPubkey: "k", At: "t"}},
-			`{"r":{"type":"receipt","mailId":"","messageId":"m","client_message_id":"c","state":"delivered","recipientPubkey":"k","at":"t"}}`},
-		{accepted{ID: "i", CMID: "c", Mesh: "m", MemberID: "mi", MemberPubkey: "mp", SessionKey: "sk", Name: "n", Target: "*", Multicast: true, To: []string{"k"}, Priority: "now", Nonce: "no", Ciphertext: "ct", ReplyTo: "r", Fingerprint: "f", Digest: "d", At: 1},
-			`{"id":"i","cmid":"c","mesh":"m","member_id":"mi","member_pubkey":"mp","session_key":"sk","name":"n","target":"*","multicast":true,"to":["k"],"priority":"now","nonce":"no","ciphertext":"ct","reply_to":"r","fingerprint":"f","digest":"d","at":1}`},
+		{
+			mail{Receipt: &wire.Receipt{Type: "receipt", MessageID: "m", ClientMessageID: "c", State: "delivered", RecipientPubkey: "k", At: "t"}},
+			`{"r":{"type":"receipt","mailId":"","messageId":"m","client_message_id":"c","state":"delivered","recipientPubkey":"k","at":"t"}}`,
+		},
+		{
+			accepted{ID: "i", CMID: "c", Mesh: "m", MemberID: "mi", MemberPubkey: "mp", SessionKey: "sk", Name: "n", Target: "*", Multicast: true, To: []string{"k"}, Priority: "now", Nonce: "no", Ciphertext: "ct", ReplyTo: "r", Fingerprint: "f", Digest: "d", At: 1},
+			`{"id":"i","cmid":"c","mesh":"m","member_id":"mi","member_pubkey":"mp","session_key":"sk","name":"n","target":"*","multicast":true,"to":["k"],"priority":"now","nonce":"no","ciphertext":"ct","reply_to":"r","fingerprint":"f","digest":"d","at":1}`,
+		},
 		{inviteRecord{MeshID: "m", Role: "member", Expires: 2, MaxUses: 3, Used: 1}, `{"mesh_id":"m","role":"member","expires":2,"max_uses":3,"used":1}`},
 		{memberRecord{ID: "i", Pubkey: "p", Name: "n", Role: "r", JoinedAt: 1}, `{"id":"i","pubkey":"p","name":"n","role":"r","joined_at":1}`},
 	} {

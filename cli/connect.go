@@ -93,11 +93,9 @@ func (c *call) reach(ctx context.Context, dir string) (*conn, error) {
 		if ready {
 			limit = silent.Add(answerLimit)
 		}
-		err = bus.ErrNoDaemon
 		// The file may be lost, too: it is a hint, and not waited for without end.
 		if ready || c.clock.Since(begin) > infoLimit {
-			var n *conn
-			n, err = c.dial(ctx, dir, limit, !ready)
+			n, err := c.dial(ctx, dir, limit, !ready)
 			if err == nil || errors.Is(err, bus.ErrUnauthorized) || errors.Is(err, feed.ErrNoToken) {
 				return n, err
 			}

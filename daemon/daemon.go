@@ -152,16 +152,19 @@ func (d *Daemon) openStores(ctx context.Context) (err error) {
 	if d.outbox, err = outbox.Open(filepath.Join(dir, outboxFile), d.opt.Clock); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(dir, outboxFile), err)
 	}
+	d.stores = append(d.stores, d.outbox.Close)
 	var quarantined string
 	if d.inbox, quarantined, err = inbox.OpenOrQuarantine(filepath.Join(dir, inboxFile), d.opt.Clock); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(dir, inboxFile), err)
 	}
+	d.stores = append(d.stores, d.inbox.Close)
 	if quarantined != "" {
 		d.notice("the inbox file was damaged; it is kept as " + quarantined + " and a new one was started")
 	}
 	if d.session, err = session.Open(filepath.Join(dir, sessionFile), d.opt.Clock, d.opt.Rand); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(dir, sessionFile), err)
 	}
+	d.stores = append(d.stores, d.session.Close)
 	// Rows that were on their way when the last daemon ended: their fate is unknown, and a repeat under the same id is harmless.
 	n, err := d.outbox.Recover(ctx)
 	if err != nil {

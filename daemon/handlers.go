@@ -2,18 +2,17 @@ package daemon
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"regexp"
 	"syscall"
 	"time"
-
-	"encoding/binary"
-	"io"
 
 	"github.com/google/renameio/v2/maybe"
 

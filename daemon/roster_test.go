@@ -18,9 +18,12 @@ func TestOfThoseOfflineTheNewestOfEachNameCounts(t *testing.T) {
 	at := func(h int) time.Time { return time.Date(2026, 1, 1, h, 0, 0, 0, time.UTC) }
 	ann, ben := key("a"), key("b")
 	must(t, m.d.session.UpsertPeers(t.Context(), "team", []session.Peer{
-		{Key: key("1"), MemberKey: ann, Name: "worker", LastSeenAt: at(1)}, {Key: key("2"), MemberKey: ann, Name: "Worker", LastSeenAt: at(3)},
-		{Key: key("3"), MemberKey: ann, Name: "worker", LastSeenAt: at(2)}, {Key: key("4"), MemberKey: ben, Name: "worker", LastSeenAt: at(1)},
-		{Key: key("5"), MemberKey: ann, Name: "other", LastSeenAt: at(1)}, {Key: ann, MemberKey: ann, Name: "ann", LastSeenAt: at(1)},
+		{Key: key("1"), MemberKey: ann, Name: "worker", LastSeenAt: at(1)},
+		{Key: key("2"), MemberKey: ann, Name: "Worker", LastSeenAt: at(3)},
+		{Key: key("3"), MemberKey: ann, Name: "worker", LastSeenAt: at(2)},
+		{Key: key("4"), MemberKey: ben, Name: "worker", LastSeenAt: at(1)},
+		{Key: key("5"), MemberKey: ann, Name: "other", LastSeenAt: at(1)},
+		{Key: ann, MemberKey: ann, Name: "ann", LastSeenAt: at(1)},
 	}))
 	must(t, m.d.session.UpsertPeers(t.Context(), "elsewhere", []session.Peer{{Key: key("6"), MemberKey: ann, Name: "worker", LastSeenAt: at(9)}}))
 	m.roster.live = []wire.Peer{{Pubkey: key("7"), MemberPubkey: ben, DisplayName: "worker"}} // of a link that is not open any more

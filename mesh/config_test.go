@@ -84,8 +84,10 @@ func TestConfigIsReadAndWrittenBackUnchanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Joined{MeshID: "m1", MemberID: "u1", Slug: "acme", Name: "acme", Pubkey: "pk", SecretKey: "sk",
-		BrokerURL: "wss://ic.claudemesh.com/ws", JoinedAt: "2026-05-04T12:33:20.000Z", RootKey: "rk", InviteVersion: 2}
+	want := Joined{
+		MeshID: "m1", MemberID: "u1", Slug: "acme", Name: "acme", Pubkey: "pk", SecretKey: "sk",
+		BrokerURL: "wss://ic.claudemesh.com/ws", JoinedAt: "2026-05-04T12:33:20.000Z", RootKey: "rk", InviteVersion: 2,
+	}
 	got, ok := c.Mesh("acme")
 	got.extra = nil
 	if !ok || !reflect.DeepEqual(got, want) {

@@ -206,10 +206,7 @@ func TestResolveNeverGuesses(t *testing.T) {
 				t.Fatalf("%q chose %+v over %+v", typed, got, c)
 			}
 		}
-		reversed := make([]Candidate, 0, len(all))
-		for _, c := range rapid.Permutation(all).Draw(t, "order") {
-			reversed = append(reversed, c)
-		}
+		reversed := rapid.Permutation(all).Draw(t, "order")
 		if unique(all) {
 			again, err := Resolve(target, reversed)
 			if err != nil || again.Key != got.Key {

@@ -252,10 +252,10 @@ func TestALinkThatOpensWhileABatchIsTurnedDownLetsNobodyOvertake(t *testing.T) {
 	for i := range n {
 		want = append(want, carol.Send("bob", fmt.Sprint("message ", i)).ClientMessageID)
 	}
-	// The whole batch was taken this instant, and is being turned down row by row.
+	// When the first row is taken again, a batch is being turned down row by row.
 	attempts := func() int {
 		var item bus.OutboxItem
-		f.ann.Do(bus.OpOutboxGet, bus.OutboxGet{ID: want[n-1], Mesh: f.mesh}, &item)
+		f.ann.Do(bus.OpOutboxGet, bus.OutboxGet{ID: want[0], Mesh: f.mesh}, &item)
 		return item.Attempts
 	}
 	end := time.Now().Add(testenv.Patience)

@@ -153,6 +153,9 @@ func TestTapsAskedForAtOnceGetOneToken(t *testing.T) {
 func TestATapOnlyReads(t *testing.T) {
 	m := testenv.NewMachine(t)
 	team := m.Create("team")
+	openTap(m)
+	m.Stop()
+	m.Start() // a tap that is resumed has the same rights as a new one
 	bob := m.Session(team, "bob")
 	m.WaitPeer(team, "bob")
 	atBob, atUser := listen(t, bob.Client, bus.SessionMsgSubject(team, bob.Info.ID)), listen(t, m.User(), "mesh.>")

@@ -168,9 +168,11 @@ func collect(rows *sql.Rows, err error) ([]Message, error) {
 func scanMessage(rows *sql.Rows, more ...any) (Message, error) {
 	var m Message
 	var created, received, seen int64
-	err := rows.Scan(append([]any{&m.ID, &m.Seq, &m.Mesh, &m.Sender, &m.ClientMessageID, &m.BrokerMessageID, &m.SenderKey,
+	err := rows.Scan(append([]any{
+		&m.ID, &m.Seq, &m.Mesh, &m.Sender, &m.ClientMessageID, &m.BrokerMessageID, &m.SenderKey,
 		&m.SenderMemberKey, &m.SenderName, &m.RecipientKey, &m.TargetSpec, &m.ToKind, &m.Topic, &m.Subtype, &m.Priority,
-		&m.ReplyTo, &m.Body, &m.Undecryptable, &m.Reason, &m.Nonce, &m.Ciphertext, &created, &received, &seen}, more...)...)
+		&m.ReplyTo, &m.Body, &m.Undecryptable, &m.Reason, &m.Nonce, &m.Ciphertext, &created, &received, &seen,
+	}, more...)...)
 	m.CreatedAt, m.ReceivedAt, m.SeenAt = fromMillis(created), fromMillis(received), fromMillis(seen)
 	return m, err
 }
