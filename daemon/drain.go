@@ -76,7 +76,7 @@ func (m *meshRun) drainOnce(slots chan struct{}) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("claim rows: %w", err)
 	}
-	held := map[string]error{}
+	held := map[lane]error{}
 	for _, row := range rows {
 		m.dispatch(row, held, func() { <-slots })
 	}
@@ -107,17 +107,22 @@ func (m *meshRun) idle() bool {
 	return true
 }
 
-// dispatch puts one claimed row on its link, in order, and settles it when the broker has answered. held are the recipients of this batch of whom an earlier
-// row could not leave, and why: the later ones must not overtake it, though the reason may be gone by now. done is called exactly once, at the end.
-func (m *meshRun) dispatch(row outbox.Row, held map[string]error, done func()) {
+// lane is what one sender has for one recipient, as typed or as resolved.
+type lane struct{ sender, recipient string }
+
+// dispatch puts one claimed row on its link, in order, and settles it when the broker has answered. held are the lanes of this batch of which an earlier row
+// could not leave, and why: the later ones must not overtake it, though the reason may be gone by now. Other senders are not held up by it. done is called
+// exactly once, at the end.
+func (m *meshRun) dispatch(row outbox.Row, held map[lane]error, done func()) {
 	var pending *bridge.Pending
-	err := cmp.Or(held[row.Recipient()], held[row.Target])
+	typed, resolved := lane{row.SenderKey, row.Target}, lane{row.SenderKey, row.Recipient()}
+	err := cmp.Or(held[resolved], held[typed])
 	if err == nil {
 		pending, err = m.begin(row)
 	}
 	if err != nil {
 		if v, _ := judge(wire.Ack{}, err); v != refused {
-			held[row.Recipient()], held[row.Target] = err, err
+			held[resolved], held[typed] = err, err
 		}
 		m.settle(row, wire.Ack{}, err)
 		done()

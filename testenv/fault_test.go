@@ -237,38 +237,47 @@ func TestCutsInTheMiddleOfTwoHundredSendsLoseAndSwapNothing(t *testing.T) {
 
 func TestALinkThatOpensWhileABatchIsTurnedDownLetsNobodyOvertake(t *testing.T) {
 	f := newFaulty(t)
-	opened := make(chan struct{})
-	open := sync.OnceFunc(func() { close(opened) })
-	t.Cleanup(open)
+	gate := make(chan chan struct{}, 1) // of the next session's hello
 	f.toA.SetHook(func(d faultproxy.Dir, frame []byte) [][]byte {
 		if d == faultproxy.ToBroker && bytes.Contains(frame, []byte(`"session_hello"`)) {
-			<-opened
+			select {
+			case opened := <-gate:
+				<-opened
+			default:
+			}
 		}
 		return f.toA.hook(d, frame)
 	})
-	carol := f.ann.Session(f.mesh, "carol")
-	const n = 64 // what the drain takes at once
-	var want []string
-	for i := range n {
-		want = append(want, carol.Send("bob", fmt.Sprint("message ", i)).ClientMessageID)
-	}
-	// When the first row is taken again, a batch is being turned down row by row.
-	attempts := func() int {
-		var item bus.OutboxItem
-		f.ann.Do(bus.OpOutboxGet, bus.OutboxGet{ID: want[0], Mesh: f.mesh}, &item)
-		return item.Attempts
-	}
-	end := time.Now().Add(testenv.Patience)
-	for before := attempts(); attempts() == before; {
-		if time.Now().After(end) {
-			t.Fatal("the drain takes nothing")
+	// Milliseconds after the next batch is due. It lasts a few; one of these falls into it.
+	for _, when := range []time.Duration{-3, -2, -1, 0, 1, 2, 4, 6} {
+		opened := make(chan struct{})
+		open := sync.OnceFunc(func() { close(opened) })
+		t.Cleanup(open)
+		gate <- opened
+		carol := f.ann.Session(f.mesh, fmt.Sprint("carol", when.Nanoseconds()))
+		var want []string
+		for i := range 64 { // what the drain takes at once
+			want = append(want, carol.Send("bob", fmt.Sprint("message ", i)).ClientMessageID)
 		}
-	}
-	open()
-	for _, id := range want {
-		f.ann.WaitState(f.mesh, id, bus.StateDelivered)
-	}
-	if got := f.toA.first(faultproxy.ToBroker, "send"); !slices.Equal(got, want) {
-		t.Errorf("first attempts were not in the order of acceptance:\n%q, want\n%q", got, want)
+		var item bus.OutboxItem
+		testenv.Wait(t, "a row to be turned down", nil, func() bool {
+			f.ann.Do(bus.OpOutboxGet, bus.OutboxGet{ID: want[0], Mesh: f.mesh}, &item)
+			return item.Status == "pending" && item.Attempts > 0
+		})
+		due, err := time.Parse(time.RFC3339Nano, item.NextAttemptAt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Until(due) + when*time.Millisecond)
+		open()
+		for _, id := range want {
+			f.ann.WaitState(f.mesh, id, bus.StateDelivered)
+		}
+		sent := slices.DeleteFunc(f.toA.first(faultproxy.ToBroker, "send"), func(id string) bool { return !slices.Contains(want, id) })
+		if !slices.Equal(sent, want) {
+			t.Errorf("opened at %d ms: first attempts were not in the order of acceptance:\n%q, want\n%q", when, sent, want)
+		}
+		carol.Client.Close()
+		f.ann.Do(bus.OpSessionEnd, bus.SessionID{ID: carol.Info.ID}, nil)
 	}
 }
