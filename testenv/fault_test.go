@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jonboulle/clockwork"
 	"github.com/nats-io/nats.go"
 
 	"claudemesh/bus"
@@ -24,16 +25,16 @@ type faulty struct {
 	alice, bob *testenv.Session
 }
 
-func newFaulty(t *testing.T) *faulty {
+func newFaulty(t *testing.T, options ...testenv.Option) *faulty {
 	t.Helper()
-	host := testenv.NewMachine(t, testenv.WithName("host"))
+	host := testenv.NewMachine(t, append(options, testenv.WithName("host"))...)
 	f := &faulty{t: t, mesh: host.Create("team")}
 	host.WaitLink(f.mesh)
 	var s bus.Status
 	host.Do(bus.OpStatus, nil, &s)
 	join := func(name string) (*testenv.Machine, *wiretap) {
 		tap := newWiretap(t, s.Broker.URL)
-		m := testenv.NewMachine(t, testenv.WithName(name))
+		m := testenv.NewMachine(t, append(options, testenv.WithName(name))...)
 		var invite bus.MeshInvite
 		host.Do(bus.OpMeshShare, bus.MeshShare{Mesh: f.mesh, BrokerURL: tap.URL()}, &invite)
 		m.Join(invite.Invite, name)
@@ -236,7 +237,9 @@ func TestCutsInTheMiddleOfTwoHundredSendsLoseAndSwapNothing(t *testing.T) {
 }
 
 func TestALinkThatOpensWhileABatchIsTurnedDownLetsNobodyOvertake(t *testing.T) {
-	f := newFaulty(t)
+	clock := clockwork.NewFakeClockAt(time.Now()) // stands still: the rows become due together
+	f := newFaulty(t, testenv.WithClock(clock))
+	const n = 64                        // what the drain takes at once
 	gate := make(chan chan struct{}, 1) // of the next session's hello
 	f.toA.SetHook(func(d faultproxy.Dir, frame []byte) [][]byte {
 		if d == faultproxy.ToBroker && bytes.Contains(frame, []byte(`"session_hello"`)) {
@@ -248,34 +251,30 @@ func TestALinkThatOpensWhileABatchIsTurnedDownLetsNobodyOvertake(t *testing.T) {
 		}
 		return f.toA.hook(d, frame)
 	})
-	// Milliseconds after the next batch is due. It lasts a few; one of these falls into it.
-	for _, when := range []time.Duration{-3, -2, -1, 0, 1, 2, 4, 6} {
+	for i := range 10 { // the link opens at different moments of the batch
 		opened := make(chan struct{})
 		open := sync.OnceFunc(func() { close(opened) })
 		t.Cleanup(open)
 		gate <- opened
-		carol := f.ann.Session(f.mesh, fmt.Sprint("carol", when.Nanoseconds()))
+		carol := f.ann.Session(f.mesh, fmt.Sprint("carol-", i))
 		var want []string
-		for i := range 64 { // what the drain takes at once
+		for i := range n {
 			want = append(want, carol.Send("bob", fmt.Sprint("message ", i)).ClientMessageID)
 		}
-		var item bus.OutboxItem
-		testenv.Wait(t, "a row to be turned down", nil, func() bool {
+		testenv.Wait(t, "every row to wait for its second try", nil, func() bool {
+			var item bus.OutboxItem
 			f.ann.Do(bus.OpOutboxGet, bus.OutboxGet{ID: want[0], Mesh: f.mesh}, &item)
 			return item.Status == "pending" && item.Attempts > 0
 		})
-		due, err := time.Parse(time.RFC3339Nano, item.NextAttemptAt)
-		if err != nil {
-			t.Fatal(err)
-		}
-		<-time.After(time.Until(due) + when*time.Millisecond)
 		open()
+		<-time.After(time.Duration(i) * time.Millisecond / 2)
+		clock.Advance(time.Second)
 		for _, id := range want {
 			f.ann.WaitState(f.mesh, id, bus.StateDelivered)
 		}
 		sent := slices.DeleteFunc(f.toA.first(faultproxy.ToBroker, "send"), func(id string) bool { return !slices.Contains(want, id) })
 		if !slices.Equal(sent, want) {
-			t.Errorf("opened at %d ms: first attempts were not in the order of acceptance:\n%q, want\n%q", when, sent, want)
+			t.Errorf("first attempts were not in the order of acceptance:\n%q, want\n%q", sent, want)
 		}
 		carol.Client.Close()
 		f.ann.Do(bus.OpSessionEnd, bus.SessionID{ID: carol.Info.ID}, nil)
