@@ -21,7 +21,6 @@ type meshRun struct {
 	d      *Daemon
 	joined mesh.Joined
 	member mesh.Identity
-	name   string // the member's display name
 	links  *bridge.Mesh
 	roster *roster
 	wake   chan struct{} // capacity 1: something may be due
@@ -46,14 +45,15 @@ func (d *Daemon) attach(j mesh.Joined) error {
 	if !mesh.ValidSlug(j.Slug) {
 		return fmt.Errorf("slug %q cannot be a subject token", j.Slug)
 	}
-	m := &meshRun{d: d, joined: j, member: member, name: d.memberName(), wake: make(chan struct{}, 1), rng: newRand(d.opt.Rand)}
+	m := &meshRun{d: d, joined: j, member: member, wake: make(chan struct{}, 1), rng: newRand(d.opt.Rand)}
 	m.roster = newRoster(m)
 	m.ctx, m.cancel = context.WithCancel(d.ctx)
 	host, _ := os.Hostname()
 	cwd, _ := os.Getwd()
 	m.links = bridge.NewMesh(bridge.MeshConfig{
 		Slug: j.Slug, MeshID: j.MeshID, MemberID: j.MemberID, BrokerURL: j.BrokerURL, Member: member,
-		DisplayName: m.name, Hostname: host, Cwd: cwd, PID: os.Getpid(),
+		// No display name: the broker knows the one that the member joined with.
+		Hostname: host, Cwd: cwd, PID: os.Getpid(),
 		Dial: d.dial, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("mesh", j.Slug), Handler: m,
 	})
 	d.mu.Lock()
@@ -157,7 +157,7 @@ func (m *meshRun) status(ctx context.Context) bus.MeshStatus {
 	st := m.links.Member().State()
 	s := bus.MeshStatus{
 		Mesh: m.joined.Slug, Name: m.joined.Name, MeshID: m.joined.MeshID, MemberID: m.joined.MemberID, Pubkey: m.joined.Pubkey,
-		DisplayName: m.name, BrokerURL: m.joined.BrokerURL, Link: string(st.Phase), Error: st.Err, Since: st.Since.UnixMilli(), Outbox: map[string]int{},
+		DisplayName: m.roster.name(m.joined.Pubkey), BrokerURL: m.joined.BrokerURL, Link: string(st.Phase), Error: st.Err, Since: st.Since.UnixMilli(), Outbox: map[string]int{},
 	}
 	m.mu.Lock()
 	if m.ended != nil {

@@ -1,0 +1,57 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+
+	"claudemesh/bridge"
+	"claudemesh/bus"
+	"claudemesh/daemon/session"
+	"claudemesh/mesh"
+)
+
+// What is told about sessions: never a key, never a token.
+
+func (d *Daemon) sessionInfo(ctx context.Context, s session.Session) bus.SessionInfo {
+	info := bus.SessionInfo{
+		ID: s.ID, Mesh: s.Mesh, Name: s.Name, Pubkey: s.PublicKey, PID: s.PID, Cwd: s.Cwd, Role: s.Role, Groups: []mesh.Group{}, OnlyMesh: s.OnlyMesh,
+		StartedAt: s.RegisteredAt.UnixMilli(), Link: string(bridge.Closed),
+	}
+	for _, g := range s.Groups {
+		info.Groups = append(info.Groups, decodeGroup(g))
+	}
+	if m, err := d.mesh(s.Mesh); err == nil {
+		if l, ok := m.links.Session(s.ID); ok {
+			info.Link = string(l.State().Phase)
+		}
+	}
+	if n, err := d.inbox.CountUnread(ctx, s.ID, s.Mesh); err == nil {
+		info.Unread = int(n)
+	}
+	return info
+}
+
+func (d *Daemon) listSessions(ctx context.Context, c *bus.Call) (any, error) {
+	live, err := d.session.Live(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	out := bus.SessionList{Sessions: []bus.SessionInfo{}}
+	for _, s := range live {
+		if c.Actor == bus.User || c.Actor == s.ID {
+			out.Sessions = append(out.Sessions, d.sessionInfo(ctx, s))
+		}
+	}
+	return out, nil
+}
+
+func (d *Daemon) sessionMe(ctx context.Context, c *bus.Call) (any, error) {
+	if c.Actor == bus.User {
+		return nil, &bus.APIError{Code: 404, Reason: "no_session", Detail: "the caller is the user, not a session"}
+	}
+	s, err := d.session.Get(ctx, c.Actor)
+	if err != nil {
+		return nil, &bus.APIError{Code: 404, Reason: "no_session", Detail: "this session is not registered any more"}
+	}
+	return d.sessionInfo(ctx, s), nil
+}

@@ -1,0 +1,119 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"claudemesh/bridge"
+	"claudemesh/bus"
+	"claudemesh/daemon/outbox"
+	"claudemesh/mesh"
+	"claudemesh/wire"
+)
+
+// What becomes of a row after an attempt.
+
+// settle writes down what became of one attempt.
+func (m *meshRun) settle(row outbox.Row, ack wire.Ack, err error) {
+	ctx := context.WithoutCancel(m.ctx) // an answer that arrived while stopping is still true
+	store := m.d.outbox
+	var failed error
+	verdict, reason := judge(ack, err)
+	switch verdict {
+	case sent:
+		failed = store.Sent(ctx, row.ID, ack.MessageID)
+		if failed == nil {
+			m.publishReceipt(row, bus.Receipt{State: bus.StateSent, BrokerMessageID: ack.MessageID})
+		}
+	case refused:
+		failed = store.Kill(ctx, row.ID, reason)
+		if failed == nil {
+			m.publishReceipt(row, bus.Receipt{State: bus.StateFailed, Reason: reason})
+		}
+	case again:
+		failed = store.Release(ctx, row.ID, m.d.opt.Clock.Now(), reason)
+	case soon:
+		failed = store.Release(ctx, row.ID, m.d.opt.Clock.Now().Add(sessionGrace), reason)
+	case limited:
+		m.rest(limiterPause)
+		failed = store.Release(ctx, row.ID, m.d.opt.Clock.Now().Add(limiterPause), reason)
+	case later:
+		failed = store.Release(ctx, row.ID, m.d.opt.Clock.Now().Add(m.backoff(row.Attempts)), reason)
+	}
+	// ErrState: the row was requeued meanwhile; what happened to the old attempt does not matter any more.
+	if failed != nil && !errors.Is(failed, outbox.ErrState) {
+		m.d.opt.Log.Error("outbox_update_failed", "mesh", m.joined.Slug, "id", row.ID, "error", failed)
+	}
+	if verdict != sent && verdict != refused {
+		m.signal() // the drain may be idle, and knows nothing of this row's next time
+	}
+}
+
+type verdict int
+
+const (
+	sent    verdict = iota // the broker has it
+	refused                // never
+	again                  // the connection went: as soon as there is one
+	soon                   // the session's link is opening
+	limited                // the broker's limiter
+	later                  // with backoff
+)
+
+// judge classifies the outcome of one attempt. A reference broker names its refusals only in sentences; they are told apart by their fixed beginnings.
+func judge(ack wire.Ack, err error) (verdict, string) {
+	var unknown *mesh.ErrNotFound
+	var ambiguous *mesh.ErrAmbiguous
+	switch {
+	case err == nil && ack.Queued:
+		return sent, ""
+	case errors.Is(err, bridge.ErrNotOpen), errors.Is(err, bridge.ErrLost):
+		return again, "the connection to the broker was lost before it answered"
+	case errors.Is(err, errLinkClosed), errors.Is(err, errNotListed):
+		return soon, err.Error()
+	case errors.As(err, &unknown):
+		return later, err.Error() + " yet"
+	case errors.As(err, &ambiguous), errors.Is(err, mesh.ErrSelf), errors.Is(err, errUnsealable), errors.Is(err, mesh.ErrBadTarget):
+		return refused, err.Error()
+	case errors.Is(err, context.Canceled):
+		return again, "the daemon stopped before the broker answered"
+	case errors.Is(err, context.DeadlineExceeded):
+		return later, "the broker did not acknowledge in time"
+	case err != nil:
+		return later, err.Error()
+	}
+	text := ack.Error
+	switch {
+	case strings.HasPrefix(text, "rate_limit"):
+		return limited, text
+	case ack.Code == wire.AckPayloadTooLarge, strings.HasPrefix(text, "payload too large"),
+		ack.Code == wire.AckIDReused, ack.Code == wire.AckInvalid, strings.HasPrefix(text, "blocked by recipient grants"):
+		return refused, text
+	case text == "":
+		return later, "the broker refused it without a reason"
+	default:
+		return later, text
+	}
+}
+
+func (m *meshRun) backoff(attempts int) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return outbox.Backoff(attempts, m.rng)
+}
+
+func (m *meshRun) rest(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.restEnd = m.d.opt.Clock.Now().Add(d)
+}
+
+func (m *meshRun) restUntil() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.restEnd
+}
+
+func (m *meshRun) resting() bool { return m.d.opt.Clock.Now().Before(m.restUntil()) }
