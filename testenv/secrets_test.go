@@ -89,8 +89,10 @@ func TestNoSecretIsShown(t *testing.T) {
 		bus.OpMeshJoin:   {bus.MeshJoin{Invite: invite}, bus.MeshJoin{Invite: invite[:len(invite)-8] + "AAAAAAAA"}, bus.MeshJoin{Invite: userToken(m)}},
 		bus.OpMeshShare:  {bus.MeshShare{Mesh: "none"}}, // the one reply that exists to carry a secret was asked for above
 		bus.OpSessionStart: {
-			bus.SessionStart{Mesh: team, Name: "carol", PID: os.Getpid(), ID: "carol"}, bus.SessionStart{Mesh: team, Name: "carol", PID: os.Getpid(), ID: "carol"},
-			bus.SessionStart{Mesh: team, Name: "", PID: 1}, bus.SessionStart{},
+			bus.SessionStart{Mesh: team, Name: "carol", PID: os.Getpid(), ID: "carol"},
+			bus.SessionStart{Mesh: team, Name: "carol", PID: os.Getpid(), ID: "carol"},
+			bus.SessionStart{Mesh: team, Name: "", PID: 1},
+			bus.SessionStart{},
 		},
 		bus.OpInboxList: {bus.InboxQuery{}, bus.InboxQuery{Mesh: "none"}}, bus.OpInboxSeen: {bus.MessageIDs{IDs: []string{got.ID}}}, bus.OpInboxPending: {nil},
 		bus.OpInboxSurfaced: {bus.MessageIDs{IDs: []string{got.ID}, Via: bus.ViaInbox}, bus.MessageIDs{}},

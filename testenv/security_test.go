@@ -284,8 +284,15 @@ func TestWhatASessionMayAsk(t *testing.T) {
 	t.Run("an unknown capability and an id that means something else register nothing", func(t *testing.T) {
 		before := status(m).Sessions
 		for _, req := range []bus.SessionStart{
-			{Name: "x", Caps: []string{"everything"}}, {Name: "x", ID: "msg"}, {Name: "x", ID: "event"}, {Name: "x", ID: "send"}, {Name: "x", ID: bus.User}, {Name: "x", ID: "tap"},
-			{Name: "x", ID: "a.b"}, {Name: "x", ID: "*"}, {Name: "x", ID: "../../x"},
+			{Name: "x", Caps: []string{"everything"}},
+			{Name: "x", ID: "msg"},
+			{Name: "x", ID: "event"},
+			{Name: "x", ID: "send"},
+			{Name: "x", ID: bus.User},
+			{Name: "x", ID: "tap"},
+			{Name: "x", ID: "a.b"},
+			{Name: "x", ID: "*"},
+			{Name: "x", ID: "../../x"},
 		} {
 			req.Mesh, req.PID = team, os.Getpid()
 			refusal(t, testenv.Try(m.User(), bus.DaemonSubject(bus.User, bus.OpSessionStart), req, nil), 400, "bad_session")

@@ -15,10 +15,10 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-var readerPragmas = []string{"busy_timeout(5000)", "foreign_keys(1)", "query_only(1)"}
+var readerPragmas = []string{"busy_timeout(5000)", "foreign_keys(1)", "query_only(1)", "cache_size(-256)"}
 
 func writerPragmas(maxPages int64) []string {
-	p := []string{"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}
+	p := []string{"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "cache_size(-1024)"}
 	if maxPages > 0 {
 		p = append(p, "max_page_count("+strconv.FormatInt(maxPages, 10)+")")
 	}
@@ -50,7 +50,7 @@ func check(path string) error {
 	if info.Size() == 0 {
 		return nil
 	}
-	db, err := sql.Open("sqlite", dsn(path, []string{"busy_timeout(5000)"}, "mode=ro"))
+	db, err := sql.Open("sqlite", dsn(path, []string{"busy_timeout(5000)", "cache_size(-256)"}, "mode=ro"))
 	if err != nil {
 		return fmt.Errorf("check database: %w", err)
 	}

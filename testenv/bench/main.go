@@ -42,7 +42,7 @@ func run(bin string, quick bool) error {
 	}()
 	defer r.close()
 	for _, step := range []func() error{
-		r.machine, r.size, r.start, r.autoStart, r.setUp, r.oneShot, r.accepts, r.endToEnd, r.sustained, r.tap, r.idle,
+		r.machine, r.size, r.start, r.autoStart, r.setUp, r.idleFresh, r.oneShot, r.accepts, r.endToEnd, r.sustained, r.tap, r.idleLoaded,
 	} {
 		if err := step(); err != nil {
 			return err

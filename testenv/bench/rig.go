@@ -135,9 +135,9 @@ func ms(d time.Duration) string {
 	}
 }
 
-func row(name, format string, a ...any) {
-	fmt.Printf("%-46s %s\n", name, fmt.Sprintf(format, a...))
-}
+func row(name, format string, a ...any) { report(name, fmt.Sprintf(format, a...)) }
+
+func report(name, text string) { fmt.Printf("%-46s %s\n", name, text) }
 
 // timed is how long f takes.
 func timed(f func() error) (time.Duration, error) {
