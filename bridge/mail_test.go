@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,6 +12,49 @@ import (
 
 	"claudemesh/wire"
 )
+
+func TestMessagesThatWaitTogetherAreOneBatch(t *testing.T) {
+	b := newScripted(t)
+	batches, gate := make(chan []string, 16), make(chan struct{})
+	l := run(t, LinkConfig{URL: b.url, OnPush: func(_ context.Context, pushes []wire.Push) error {
+		var ids []string
+		for _, p := range pushes {
+			ids = append(ids, p.ClientMessageID+p.Event)
+		}
+		batches <- ids
+		<-gate
+		return nil
+	}})
+	p := b.open()
+	p.write(push("1"))
+	first := receive(t, batches)
+	called := make(chan error, 1)
+	go func() {
+		_, err := l.Call(t.Context(), wire.TypeListPeers, nil)
+		called <- err
+	}()
+	request := p.read(nil)
+	for _, id := range []string{"2", "3"} {
+		p.write(push(id))
+	}
+	p.write(wire.Push{Type: wire.TypePush, Subtype: wire.SubtypeSystem, Event: "peer_left", MessageID: "e"})
+	p.write(push("4"))
+	p.write(wire.PeersList{Type: wire.TypePeersList, ReqID: request.ReqID}) // an answer that came shows that all before it were read
+	if err := receive(t, called); err != nil {
+		t.Fatal(err)
+	}
+	close(gate)
+	got := [][]string{first, receive(t, batches), receive(t, batches), receive(t, batches)}
+	if want := [][]string{{"1"}, {"2", "3"}, {"peer_left"}, {"4"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("handed over %v, want %v", got, want)
+	}
+	var ack wire.ClientAck
+	for _, id := range []string{"1", "2", "3", "4"} {
+		if p.read(&ack); ack.ClientMessageID != id {
+			t.Errorf("acknowledged %q, want %s", ack.ClientMessageID, id)
+		}
+	}
+}
 
 func TestPushes(t *testing.T) {
 	t.Run("pushes are handed over in order, before hello_ack too, and acknowledged after the handler returned", func(t *testing.T) {
@@ -77,13 +121,13 @@ func TestPushes(t *testing.T) {
 			return nil
 		})})
 		p := b.open()
-		for _, id := range []string{"1", "2", "3"} {
-			p.write(push(id))
-		}
+		p.write(push("1"))
 		var ack wire.ClientAck
 		if p.read(&ack); ack.ClientMessageID != "1" {
 			t.Fatalf("%+v", ack)
 		}
+		p.write(push("2"))
+		p.write(push("3")) // in the batch of 2 or behind it
 		p.readEnd()
 		p = b.open()
 		for _, id := range []string{"2", "3"} {

@@ -101,13 +101,13 @@ func TestARevokedTapIsCut(t *testing.T) {
 	m := testenv.NewMachine(t)
 	team := m.Create("team")
 	tap, token := openTap(m)
-	live := rawConn(m, token, tap.InboxPrefix)
+	rawConn(m, token, tap.InboxPrefix)
 	if again, same := openTap(m); again != tap || same != token {
 		t.Errorf("asked again: %+v", again)
 	}
 	m.Stop()
 	m.Start()
-	live = rawConn(m, token, tap.InboxPrefix) // a restart keeps it
+	live := rawConn(m, token, tap.InboxPrefix) // a restart keeps it
 	m.Do(bus.OpTap, bus.TapRequest{Revoke: true}, nil)
 	live.cut()
 	if _, err := nats.Connect(status(m).TCPURL, nats.Token(token)); !errors.Is(err, nats.ErrAuthorization) {
