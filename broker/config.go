@@ -32,7 +32,7 @@ type Limits struct {
 	HelloDeadline     time.Duration // 10 s from upgrade to hello
 	MaxStore          int64         // 1 GiB of disk for all streams together
 	Retention         time.Duration // 30 days: life of undelivered mail and of the memory of client message ids
-	MailboxDepth      int           // 10,000 messages waiting in one mailbox; a direct send to a full one is refused, a multicast skips it
+	MailboxDepth      int           // 10,000 messages waiting in one mailbox, give or take those being accepted; a direct send to a full one is refused, a multicast skips it
 	Window            int           // 512 pushes without client_ack per connection, then the pump waits
 	SendsInFlight     int           // 128 sends per connection waiting for the store, then the socket is not read
 	SessionsPerMember int           // 256 remembered session keys per member; the longest unseen are forgotten

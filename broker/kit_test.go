@@ -194,7 +194,7 @@ func (r *rig) session(who, key mesh.Identity, edit ...func(*wire.SessionHello)) 
 	return c
 }
 
-// mailIn waits until a mailbox holds n entries in the store.
+// mailIn waits until a mailbox holds n entries in the store, and the broker has counted them.
 func (r *rig) mailIn(subject string, n int) {
 	r.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -203,7 +203,7 @@ func (r *rig) mailIn(subject string, n int) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		if int(info.State.Subjects[subject]) == n {
+		if int(info.State.Subjects[subject]) == n && r.broker.store.depth.get(subject) == n {
 			return
 		}
 		if time.Now().After(deadline) {
