@@ -57,8 +57,13 @@ func (b *Broker) receiptFor(m *meshState, sender, recipient, id, cmid string, a 
 	who := m.active(sender)
 	wanted := who != nil && who.state.Receipts
 	b.mu.RUnlock()
+	if !wanted {
+		return nil
+	}
+	ctx, cancel := b.deadline()
+	defer cancel()
 	subject := receiptSubject(m.rec.ID, sender)
-	if !wanted || b.store.depth.get(subject) >= b.lim.MailboxDepth {
+	if b.store.full(ctx, subject, b.lim.MailboxDepth) {
 		return nil
 	}
 	return &receiptFor{subject: subject, receipt: wire.Receipt{

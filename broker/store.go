@@ -207,7 +207,8 @@ func (d *depths) get(subject string) int {
 func (d *depths) add(subject string, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.of[subject] += n; d.of[subject] <= 0 {
+	// An entry may be acknowledged, and counted out, before the fan-out has counted it in: the sum is right whatever the order.
+	if d.of[subject] += n; d.of[subject] == 0 {
 		delete(d.of, subject)
 	}
 }
@@ -217,7 +218,7 @@ func (s *store) full(ctx context.Context, subject string, limit int) bool {
 	if s.depth.get(subject) < limit {
 		return false
 	}
-	info, err := s.mail.Info(ctx, jetstream.WithSubjectFilter(subject))
+	info, err := s.holding(subject).Info(ctx, jetstream.WithSubjectFilter(subject))
 	if err != nil {
 		return true
 	}
