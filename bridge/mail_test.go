@@ -28,6 +28,9 @@ func TestMessagesThatWaitTogetherAreOneBatch(t *testing.T) {
 	p := b.open()
 	p.write(push("1"))
 	first := receive(t, batches)
+	if err := l.WaitOpen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	called := make(chan error, 1)
 	go func() {
 		_, err := l.Call(t.Context(), wire.TypeListPeers, nil)
