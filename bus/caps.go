@@ -2,7 +2,6 @@ package bus
 
 import (
 	"fmt"
-	"slices"
 )
 
 // Capability names of Grant.Caps: what a limited session may do. Each stands for subjects, so the server itself refuses the rest.
@@ -50,23 +49,6 @@ var (
 	// alwaysCalls are open to every session: without the list of peers it could not even answer.
 	alwaysCalls = []string{CallListPeers}
 )
-
-// Caps lists the known capabilities in alphabetical order.
-func Caps() []string {
-	seen := map[string]bool{}
-	for c := range capSends {
-		seen[c] = true
-	}
-	for c := range capCalls {
-		seen[c] = true
-	}
-	all := make([]string, 0, len(seen))
-	for c := range seen {
-		all = append(all, c)
-	}
-	slices.Sort(all)
-	return all
-}
 
 // capSubjects are the publish subjects of a limited session under one mesh token (a slug or "*").
 func capSubjects(slug, actor string, caps []string) ([]string, error) {

@@ -38,7 +38,7 @@ type Grant struct {
 	Mesh     string   // RoleSession: the slug of its mesh, whose messages it receives
 	OnlyMesh bool     // RoleSession: it may address its own mesh only
 	Groups   []string // RoleSession: the groups whose messages it receives
-	Caps     []string // RoleSession: what it may do, see Caps; nil means everything, empty nothing but list_peers
+	Caps     []string // RoleSession: what it may do, the Cap constants; nil means everything, empty nothing but list_peers
 	Expires  time.Time
 }
 

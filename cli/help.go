@@ -96,7 +96,7 @@ func (v verb) head() string {
 	return strings.TrimRight(strings.Join(append([]string{v.name}, v.aliases...), ", ")+" "+strings.SplitN(v.args, "\n", 2)[0], " ")
 }
 
-var placeholder = regexp.MustCompile("`([^`]+)`")
+var metavar = regexp.MustCompile("`([^`]+)`")
 
 // flagTable lists the flags of a command, its own first, then the general ones.
 func flagTable(cmd *urfave.Command) string {
@@ -114,7 +114,7 @@ func flagTable(cmd *urfave.Command) string {
 			}
 			seen[names[0]] = true
 			usage, head := d.GetUsage(), "--"+names[0]
-			if m := placeholder.FindStringSubmatch(usage); m != nil {
+			if m := metavar.FindStringSubmatch(usage); m != nil {
 				head += " " + m[1]
 			}
 			for _, n := range names[1:] {

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -113,7 +115,7 @@ func TestFunctionsQueuedTogetherShareOneCommitAndStandAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	errs := results()
-	if errs[0] != nil || errs[1] != own || !errors.Is(errs[2], ErrPanic) || !IsUnique(errs[3]) || errs[4] != nil {
+	if errs[0] != nil || errs[1] != own || !errors.Is(errs[2], ErrPanic) || !isUnique(errs[3]) || errs[4] != nil {
 		t.Fatalf("results %v", errs)
 	}
 	if got := texts(t, db); got != "a b c" {
@@ -453,4 +455,10 @@ func TestOnlyCommitsThatHoldAWriteWaitForTheDisk(t *testing.T) {
 	if l := <-got; l != full {
 		t.Errorf("synchronous is %d during a write queued behind a note, want %d", l, full)
 	}
+}
+
+// isUnique reports whether err is a violated UNIQUE or PRIMARY KEY constraint.
+func isUnique(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 }

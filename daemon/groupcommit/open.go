@@ -104,9 +104,3 @@ func primaryCode(err error) int {
 	}
 	return 0
 }
-
-// IsUnique reports whether err is a violated UNIQUE or PRIMARY KEY constraint.
-func IsUnique(err error) bool {
-	var e *sqlite.Error
-	return errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
-}
