@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/jonboulle/clockwork"
 )
 
@@ -26,6 +27,8 @@ type Broker struct {
 	idSecret []byte
 	started  time.Time
 	upgrader websocket.Upgrader
+
+	used *lru.Cache[string, struct{}] // signatures of HTTP requests
 
 	fan     *fanout
 	settler *settler
@@ -65,6 +68,9 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
 	}
 	var err error
+	if b.used, err = lru.New[string, struct{}](usedSignatures); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
 	if b.store, err = openStore(ctx, cfg.NC, b.lim); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}

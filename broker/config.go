@@ -85,4 +85,5 @@ const (
 	liveCopies     = 256 // republished references waiting for one connection; further ones are read from the stream
 	maxGarbage     = 20  // frames in a row that are not JSON, or precede hello
 	helloMaxBytes  = 64 << 10
+	usedSignatures = 65536 // of HTTP requests, remembered; the older ones are refused by their timestamps
 )

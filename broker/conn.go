@@ -42,6 +42,7 @@ type conn struct {
 	name         string
 	keys         []string // mailboxes
 	ownMulticast bool
+	caps         []string // what the session was limited to; nil: nothing
 	receipts     bool
 	since        time.Time
 	place        place

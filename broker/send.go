@@ -55,6 +55,9 @@ func (c *conn) compose(f wire.Send) (rec, first *accepted, no *refusal) {
 	if n := f.Size(); n > wire.MaxSendBytes {
 		return nil, nil, refused(wire.AckPayloadTooLarge, fmt.Sprintf("payload too large: %d bytes > MAX_MESSAGE_BYTES=%d", n, wire.MaxSendBytes))
 	}
+	if no = c.maySend(f.TargetSpec); no != nil {
+		return nil, nil, no
+	}
 	rec = &accepted{
 		CMID: f.ClientMessageID, Mesh: c.mesh.rec.ID, MemberID: c.member.ID, MemberPubkey: c.member.Pubkey, SessionKey: c.sessionKey, Name: c.name,
 		Target: f.TargetSpec, Priority: f.Priority, Nonce: f.Nonce, Ciphertext: f.Ciphertext, ReplyTo: f.ReplyToID, At: c.b.now().UnixMilli(),

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"claudemesh/bridge"
 	"claudemesh/broker"
 	"claudemesh/bus"
 )
@@ -217,7 +218,7 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if o.PublicURL == "" {
 		o.PublicURL = "ws://" + l.Addr().String() + "/ws"
 	}
-	if _, err := httpBase(o.PublicURL); err != nil {
+	if _, err := bridge.HTTPBase(o.PublicURL); err != nil {
 		return err
 	}
 	store, err := bus.StartStore(o.DataDir, o.Log, 0)

@@ -1,0 +1,26 @@
+package broker
+
+import "claudemesh/wire"
+
+// op serves one frame of a connection that has said hello and may make this request (see authz.go). It answers for itself; reqID is "" when the client wants
+// no answer matched.
+type op func(c *conn, data []byte, reqID string)
+
+// ops is every operation this broker serves, by the frame's type. What each may do is in rules.
+var ops = map[string]op{
+	// Messages.
+	wire.TypeSend:      func(c *conn, data []byte, _ string) { c.send(data) },
+	wire.TypeClientAck: (*conn).clientAck,
+
+	// Presence.
+	wire.TypeListPeers:  func(c *conn, _ []byte, reqID string) { c.listPeers(reqID) },
+	wire.TypeSetStatus:  (*conn).setStatus,
+	wire.TypeSetSummary: (*conn).setSummary,
+	wire.TypeSetVisible: (*conn).setVisible,
+	wire.TypeSetStats:   (*conn).setStats,
+	wire.TypeJoinGroup:  (*conn).joinGroup,
+	wire.TypeLeaveGroup: (*conn).leaveGroup,
+
+	// The mesh and its members.
+	wire.TypeInviteCreate: (*conn).inviteCreate,
+}
