@@ -45,6 +45,16 @@ var rules = map[string]rule{
 	wire.TypeLeaveGroup: {own: roleMember},
 
 	wire.TypeInviteCreate: {own: roleOwner, direct: true},
+	wire.TypeInviteList:   {own: roleOwner, direct: true},
+	wire.TypeInviteRevoke: {own: roleOwner, direct: true},
+	wire.TypeMeshRename:   {own: roleOwner, direct: true},
+	wire.TypeMeshDelete:   {own: roleOwner, direct: true},
+	wire.TypeMeshLeave:    {own: roleMember, direct: true},
+
+	routeMeshes: {own: roleMember, direct: true},
+	routeInvite: {own: roleOwner, direct: true},
+	routeRename: {own: roleOwner, direct: true},
+	routeDelete: {own: roleOwner, direct: true},
 }
 
 // caller is who makes a request: a connection, or an HTTP request signed by a member. caps nil means no limit.

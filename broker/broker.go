@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,14 +35,18 @@ type Broker struct {
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
 	meshes   map[string]*meshState
+	gone     map[string]goneRecord // deleted meshes by id
+	codes    map[string]codeOf     // invites by their code
 	sockets  map[*conn]struct{}
 	greeting int // sockets that have not said hello
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
-	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
+	joining sync.Mutex // one change of meshes, members or invites at a time: two joins of the same key must not use up two uses
 	conns   sync.WaitGroup
 	workers sync.WaitGroup
+	run     context.Context // ends when the workers are to
 	stop    context.CancelFunc
+	lookups *throttle // of invite codes
 
 	dropped atomic.Int64 // presence events lost to slow clients
 }
@@ -64,7 +67,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{},
+		meshes: map[string]*meshState{}, gone: map[string]goneRecord{}, codes: map[string]codeOf{}, sockets: map[*conn]struct{}{},
 		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
 	}
 	var err error
@@ -87,52 +90,18 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 			return nil, fmt.Errorf("open broker: %w", err)
 		}
 	}
-	run, cancel := context.WithCancel(context.Background())
-	b.stop = cancel
+	b.run, b.stop = context.WithCancel(context.Background())
+	b.lookups = newThrottle(b.clock, codeLookups, codeLookupEvery)
 	b.fan = newFanout(b.store, b.clock, b.log, cursor)
 	b.settler = newSettler(b.store, b.log)
-	b.workers.Go(func() { b.fan.run(run) })
+	b.workers.Go(func() { b.fan.run(b.run) })
 	b.workers.Go(b.settler.run)
+	for id, stone := range b.gone {
+		if !stone.Purged {
+			b.workers.Go(func() { b.purge(b.run, id, nil) })
+		}
+	}
 	return b, nil
-}
-
-// load fills the caches from the bucket and returns the fan-out's cursor.
-func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
-	type pending struct {
-		kind, meshID, key string
-		value             []byte
-	}
-	var later []pending // the bucket's order is that of the last writes: a member may come before its mesh
-	err = b.store.each(ctx, func(key string, value []byte) error {
-		switch kind, meshID, rest := splitKey(key); kind {
-		case idSecretKey:
-			return json.Unmarshal(value, &b.idSecret)
-		case cursorKey:
-			return json.Unmarshal(value, &cursor)
-		case "mesh":
-			var rec meshRecord
-			if err := json.Unmarshal(value, &rec); err != nil {
-				return err
-			}
-			b.meshes[rec.ID] = newMeshState(rec)
-		case "member", "state", "session":
-			later = append(later, pending{kind, meshID, rest, value})
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	for _, kind := range []string{"member", "state", "session"} {
-		for _, p := range later {
-			if m := b.meshes[p.meshID]; m != nil && p.kind == kind {
-				if err := m.load(p.kind, p.key, p.value); err != nil {
-					return 0, fmt.Errorf("read bucket: %s %s: %w", p.kind, p.key, err)
-				}
-			}
-		}
-	}
-	return cursor, nil
 }
 
 // Close tells every client that the broker goes (1001 "shutting down"), waits for their connections and the workers, and saves where the fan-out is.

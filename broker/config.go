@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/jonboulle/clockwork"
@@ -20,6 +21,8 @@ type Config struct {
 	Version   string          // shown by GET /health
 	PublicURL string          // the ws or wss URL under which clients reach this broker; returned with created meshes
 	Limits    Limits
+	// TrustedProxies are the addresses whose X-Forwarded-For is believed, where requests are counted by address.
+	TrustedProxies []netip.Prefix
 	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
 	AdminTokenHash [32]byte
 }
@@ -77,6 +80,8 @@ const (
 	writeDeadline = 10 * time.Second // one frame
 	lingerFor     = time.Second      // after a close frame, for the peer's
 	storeDeadline = 10 * time.Second // one request to JetStream
+
+	codeLookupEvery = 2 * time.Second
 )
 
 const (
@@ -85,5 +90,6 @@ const (
 	liveCopies     = 256 // republished references waiting for one connection; further ones are read from the stream
 	maxGarbage     = 20  // frames in a row that are not JSON, or precede hello
 	helloMaxBytes  = 64 << 10
+	codeLookups    = 30    // invite codes that one address may look up at once, and again one every codeLookupEvery
 	usedSignatures = 65536 // of HTTP requests, remembered; the older ones are refused by their timestamps
 )

@@ -28,6 +28,7 @@ type conn struct {
 	events   chan []byte // never blocks: presence events
 	sends    chan pendingSend
 	readDone chan struct{}
+	over     chan struct{} // closed when nothing of it runs any more
 	closing  sync.Once
 	garbage  int  // of the reader: bad frames in a row
 	refused  bool // of the reader: its hello was
@@ -89,6 +90,7 @@ func (c *conn) routingKey() string {
 
 // serve runs the connection until its socket ends.
 func (c *conn) serve() {
+	defer close(c.over)
 	var wg sync.WaitGroup
 	wg.Go(c.write)
 	wg.Go(c.answerSends)

@@ -27,13 +27,15 @@ type fanout struct {
 	cursor uint64 // owned by run, then by save
 	saved  uint64
 	wake   chan struct{}
-	broken atomic.Bool // the last attempt failed: nothing should be accepted that would only pile up
+	calm   chan chan struct{}
+	at     atomic.Uint64 // cursor, for those who only look
+	broken atomic.Bool   // the last attempt failed: nothing should be accepted that would only pile up
 }
 
 const fanoutWindow = 128 // messages whose references may be on their way to the store
 
 func newFanout(s *store, clock clockwork.Clock, log *slog.Logger, cursor uint64) *fanout {
-	return &fanout{store: s, clock: clock, log: log, cursor: cursor, saved: cursor, wake: make(chan struct{}, 1)}
+	return &fanout{store: s, clock: clock, log: log, cursor: cursor, saved: cursor, wake: make(chan struct{}, 1), calm: make(chan chan struct{})}
 }
 
 // poke says that something was accepted.
@@ -63,6 +65,8 @@ func (f *fanout) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-wake:
+		case passed := <-f.calm:
+			close(passed)
 		case <-tick.Chan():
 			if err := f.save(ctx); err != nil && ctx.Err() == nil {
 				f.log.Warn("fan-out position not saved", "err", err)
@@ -141,7 +145,24 @@ func (f *fanout) settle(ctx context.Context, b batch) error {
 		}
 	}
 	f.cursor = b.seq
+	f.at.Store(b.seq)
 	return nil
+}
+
+// barrier returns when no reference is on its way to the store: what was removed from CM_ACCEPT before gets none any more.
+func (f *fanout) barrier(ctx context.Context) error {
+	passed := make(chan struct{})
+	select {
+	case f.calm <- passed:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-passed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // save stores the cursor if it has moved.

@@ -88,8 +88,11 @@ func (c *conn) turnAway(r *refusal) {
 	}
 	c.refused = true
 	code, reason := websocket.ClosePolicyViolation, r.code
-	if r.code == wire.CodeRevoked {
+	switch r.code {
+	case wire.CodeRevoked:
 		code, reason = wire.CloseBanned, "banned"
+	case wire.CodeMeshDeleted:
+		code = wire.CloseBanned
 	}
 	c.refuse(code, reason, r.code, r.message)
 }

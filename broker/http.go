@@ -34,7 +34,7 @@ func (b *Broker) serveWS(w http.ResponseWriter, r *http.Request) {
 	ctx, halt := context.WithCancel(context.Background())
 	c := &conn{
 		b: b, ws: ws, log: b.log, ctx: ctx, halt: halt, out: make(chan frame, outboundFrames), events: make(chan []byte, outboundEvents),
-		sends: make(chan pendingSend, b.lim.SendsInFlight), readDone: make(chan struct{}),
+		sends: make(chan pendingSend, b.lim.SendsInFlight), readDone: make(chan struct{}), over: make(chan struct{}),
 	}
 	b.mu.Lock()
 	b.sockets[c] = struct{}{}

@@ -32,13 +32,15 @@ func receiptSubject(meshID, key string) string { return receiptPrefix + meshID +
 const (
 	idSecretKey = "id-secret"
 	cursorKey   = "fanout-cursor"
+	gonePrefix  = "gone-" // not "gone.": the purge of a mesh takes every key whose second token is its id
 )
 
 func meshKey(meshID string) string               { return "mesh." + meshID }
 func memberKey(meshID, pubkey string) string     { return "member." + meshID + "." + pubkey }
 func stateKey(meshID, pubkey string) string      { return "state." + meshID + "." + pubkey }
 func sessionKeyKey(meshID, pubkey string) string { return "session." + meshID + "." + pubkey }
-func inviteKey(tokenHash string) string          { return "invite." + tokenHash }
+func inviteKey(meshID, name string) string       { return "invite." + meshID + "." + name }
+func goneKey(meshID string) string               { return gonePrefix + meshID }
 
 // splitKey takes a bucket key apart: its kind and the one or two tokens after it.
 func splitKey(key string) (kind, a, b string) {

@@ -23,4 +23,9 @@ var ops = map[string]op{
 
 	// The mesh and its members.
 	wire.TypeInviteCreate: (*conn).inviteCreate,
+	wire.TypeInviteList:   (*conn).inviteList,
+	wire.TypeInviteRevoke: (*conn).inviteRevoke,
+	wire.TypeMeshRename:   (*conn).meshRename,
+	wire.TypeMeshDelete:   (*conn).meshDelete,
+	wire.TypeMeshLeave:    (*conn).meshLeave,
 }

@@ -104,6 +104,9 @@ func (b *Broker) admit(c *conn, meshID, memberPubkey, parentMemberID string) (*m
 		parent = "parent "
 	}
 	m := b.meshes[meshID]
+	if stone, gone := b.gone[meshID]; gone {
+		return nil, nil, refused(wire.CodeMeshDeleted, fmt.Sprintf("The mesh %q was deleted by its owner.", stone.Slug))
+	}
 	if m == nil || m.members[memberPubkey] == nil {
 		return nil, nil, refused(wire.CodeUnauthorized, parent+"pubkey not found in mesh")
 	}

@@ -5,6 +5,14 @@ import (
 	"net/http"
 )
 
+// The routes for members; each has a row in rules.
+const (
+	routeMeshes = "GET /cli/meshes"
+	routeInvite = "POST /cli/mesh/{slug}/invite"
+	routeRename = "PATCH /api/cli/meshes/{slug}"
+	routeDelete = "DELETE /cli/mesh/{slug}"
+)
+
 // Handler serves the broker's HTTP side and the WebSocket at /ws; everything else is 404 "not found". No answer carries a CORS header, and WebSockets are
 // refused to pages of other origins: no browser has business here.
 func (b *Broker) Handler() http.Handler {
@@ -13,6 +21,14 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { b.health(w) })
 	mux.HandleFunc("POST /join", b.serveJoin)
 	mux.HandleFunc("POST /cli/mesh/create", b.serveCreate)
+	mux.HandleFunc("GET /api/public/invite-code/{code}", b.counted(b.serveCode))
+	mux.HandleFunc("GET /i/{code}", b.counted(b.serveInvitePage))
+	mux.HandleFunc("POST /invites/{code}/claim", b.counted(b.serveClaim))
+	mux.HandleFunc("POST /api/public/invites/{code}/claim", b.counted(b.serveClaim))
+	mux.HandleFunc(b.signed(routeMeshes, b.serveMeshes))
+	mux.HandleFunc(b.signed(routeInvite, b.serveInvite))
+	mux.HandleFunc(b.signed(routeRename, b.serveRename))
+	mux.HandleFunc(b.signed(routeDelete, b.serveDelete))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusNotFound)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 
@@ -92,9 +93,9 @@ func (s *store) create(ctx context.Context, key string, v any) error {
 	return nil
 }
 
-// each calls fn with every key of the bucket and its value.
-func (s *store) each(ctx context.Context, fn func(key string, value []byte) error) (err error) {
-	w, err := s.meta.WatchAll(ctx, jetstream.IgnoreDeletes())
+// under calls fn with every entry of the bucket that the pattern matches.
+func (s *store) under(ctx context.Context, pattern string, fn func(jetstream.KeyValueEntry) error) (err error) {
+	w, err := s.meta.Watch(ctx, pattern, jetstream.IgnoreDeletes())
 	if err != nil {
 		return fmt.Errorf("read bucket: %w", err)
 	}
@@ -105,7 +106,7 @@ func (s *store) each(ctx context.Context, fn func(key string, value []byte) erro
 			if e == nil { // the end of what was there
 				return nil
 			}
-			if err := fn(e.Key(), e.Value()); err != nil {
+			if err := fn(e); err != nil {
 				return fmt.Errorf("read bucket: %s: %w", e.Key(), err)
 			}
 		case <-ctx.Done():
@@ -215,6 +216,13 @@ func (d *depths) add(subject string, n int) {
 	if d.of[subject] += n; d.of[subject] == 0 {
 		delete(d.of, subject)
 	}
+}
+
+// forget drops the counts of the mailboxes whose subject contains part.
+func (d *depths) forget(part string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.of, func(subject string, _ int) bool { return strings.Contains(subject, part) })
 }
 
 // full reports whether the mailbox holds limit entries. The counts do not see mail expire, so a full one is counted again before it is believed.

@@ -148,7 +148,7 @@ func (r *rig) recordedMesh(lines []line) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if err := r.broker.store.put(r.t.Context(), inviteKey(tokenHash(token)), inviteRecord{MeshID: in.MeshID, Role: in.Role, Expires: in.ExpiresAt, MaxUses: 10}); err != nil {
+	if err := r.broker.store.put(r.t.Context(), inviteKey(in.MeshID, tokenHash(token)), inviteRecord{MeshID: in.MeshID, Role: in.Role, Expires: in.ExpiresAt, MaxUses: 10}); err != nil {
 		r.t.Fatal(err)
 	}
 	members := r.broker.meshes[info.ID].members
