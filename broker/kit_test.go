@@ -133,8 +133,8 @@ func (r *rig) addMemberAs(rec memberRecord) {
 func (r *rig) memberID(who mesh.Identity) string {
 	r.broker.mu.RLock()
 	defer r.broker.mu.RUnlock()
-	if m := r.broker.meshes[r.mesh.ID].members[who.PublicKey()]; m != nil {
-		return m.ID
+	if m := r.broker.meshes[r.mesh.ID]; m != nil && m.members[who.PublicKey()] != nil {
+		return m.members[who.PublicKey()].ID
 	}
 	return "none"
 }
@@ -210,6 +210,16 @@ func (r *rig) mailIn(subject string, n int) {
 			r.t.Fatalf("%s holds %d, want %d", subject, info.State.Subjects[subject], n)
 		}
 		time.Sleep(2 * time.Millisecond) // polling a state that nobody announces
+	}
+}
+
+// until polls a state that nobody announces.
+func (r *rig) until(what string, ok func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("never: %s", what)
+		}
 	}
 }
 

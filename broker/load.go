@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -54,6 +55,7 @@ func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
 	}
 	for id := range b.gone {
 		delete(b.meshes, id) // a crash came between gravestone and purge
+		maps.DeleteFunc(b.codes, func(_ string, at codeOf) bool { return at.meshID == id })
 	}
 	for _, kind := range []string{"member", "state", "session"} {
 		for _, p := range later {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -40,11 +41,7 @@ func (b *Broker) deleteMesh(ctx context.Context, m *meshState, asker *conn) erro
 	b.mu.Lock()
 	delete(b.meshes, id)
 	b.gone[id] = stone
-	for code, at := range b.codes {
-		if at.meshID == id {
-			delete(b.codes, code)
-		}
-	}
+	maps.DeleteFunc(b.codes, func(_ string, at codeOf) bool { return at.meshID == id })
 	for _, who := range m.members {
 		who.RevokedAt = stone.At // requests that are under way find that they may not
 	}
