@@ -27,7 +27,8 @@ type Broker struct {
 	started  time.Time
 	upgrader websocket.Upgrader
 
-	used *lru.Cache[string, struct{}] // signatures of HTTP requests
+	figures *figures
+	used    *lru.Cache[string, struct{}] // signatures of HTTP requests
 
 	fan     *fanout
 	settler *settler
@@ -67,7 +68,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		meshes: map[string]*meshState{}, gone: map[string]goneRecord{}, codes: map[string]codeOf{}, sockets: map[*conn]struct{}{},
+		figures: newFigures(), meshes: map[string]*meshState{}, gone: map[string]goneRecord{}, codes: map[string]codeOf{}, sockets: map[*conn]struct{}{},
 		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
 	}
 	var err error

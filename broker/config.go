@@ -23,7 +23,9 @@ type Config struct {
 	Limits    Limits
 	// TrustedProxies are the addresses whose X-Forwarded-For is believed, where requests are counted by address.
 	TrustedProxies []netip.Prefix
-	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
+	// OpenStatus serves GET /metrics and GET /status without the admin token: for a broker that only its own machine can reach.
+	OpenStatus bool
+	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create, GET /metrics and GET /status. Zero closes them.
 	AdminTokenHash [32]byte
 }
 

@@ -87,6 +87,7 @@ func (c *conn) turnAway(r *refusal) {
 		return
 	}
 	c.refused = true
+	c.b.figures.turnedAway(r.code)
 	code, reason := websocket.ClosePolicyViolation, r.code
 	switch r.code {
 	case wire.CodeRevoked:

@@ -58,15 +58,6 @@ func (b *Broker) admitSocket() bool {
 	return true
 }
 
-// health is always 200 while the process answers; db says whether the store takes mail.
-func (b *Broker) health(w http.ResponseWriter) {
-	db := "up"
-	if b.fan.broken.Load() || !b.cfg.NC.IsConnected() {
-		db = "down"
-	}
-	answer(w, http.StatusOK, map[string]any{"status": "ok", "db": db, "version": b.cfg.Version, "uptime": int64(b.clock.Since(b.started).Seconds())})
-}
-
 func (b *Broker) serveJoin(w http.ResponseWriter, r *http.Request) {
 	var req wire.JoinRequest
 	if status, problem := readBody(w, r, &req); problem != "" {
@@ -91,6 +82,9 @@ func (b *Broker) serveJoin(w http.ResponseWriter, r *http.Request) {
 
 func (b *Broker) serveCreate(w http.ResponseWriter, r *http.Request) {
 	if status, problem := b.authorize(r); problem != "" {
+		if status == http.StatusForbidden {
+			problem = "mesh_create_disabled"
+		}
 		answer(w, status, wire.CreateMeshReply{Error: problem})
 		return
 	}
@@ -122,7 +116,7 @@ func (b *Broker) serveCreate(w http.ResponseWriter, r *http.Request) {
 // authorize checks the admin token in constant time; problem is "" when it is right.
 func (b *Broker) authorize(r *http.Request) (status int, problem string) {
 	if b.cfg.AdminTokenHash == [32]byte{} {
-		return http.StatusForbidden, "mesh_create_disabled"
+		return http.StatusForbidden, "admin_disabled"
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	switch {

@@ -22,9 +22,12 @@ const (
 func acceptSubject(meshID, messageID string) string { return "accept." + meshID + "." + messageID }
 
 // mailSubject is the mailbox of a key; receiptSubject is the receipts of a member.
-func mailSubject(meshID, key string) string { return "mbx." + meshID + "." + key }
+func mailSubject(meshID, key string) string { return mailPrefix + meshID + "." + key }
 
-const receiptPrefix = "rcp."
+const (
+	mailPrefix    = "mbx."
+	receiptPrefix = "rcp."
+)
 
 func receiptSubject(meshID, key string) string { return receiptPrefix + meshID + "." + key }
 

@@ -80,6 +80,7 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, parentMemberID, name st
 	b.greeting--
 	b.mu.Unlock()
 
+	b.figures.hellos.Inc()
 	for o, f := range bye {
 		b.conns.Go(func() { o.close(f.code, f.reason) })
 	}

@@ -18,7 +18,10 @@ const (
 func (b *Broker) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ws", b.serveWS)
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { b.health(w) })
+	mux.HandleFunc("GET /health", b.health)
+	mux.HandleFunc("GET /health/ready", b.ready)
+	mux.HandleFunc("GET /metrics", b.operators(b.serveMetrics))
+	mux.HandleFunc("GET /status", b.operators(b.serveStatus))
 	mux.HandleFunc("POST /join", b.serveJoin)
 	mux.HandleFunc("POST /cli/mesh/create", b.serveCreate)
 	mux.HandleFunc("GET /api/public/invite-code/{code}", b.counted(b.serveCode))

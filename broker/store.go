@@ -218,6 +218,18 @@ func (d *depths) add(subject string, n int) {
 	}
 }
 
+// sum adds up the mailboxes whose subject begins with prefix: their entries, their number, the entries of the fullest.
+func (d *depths) sum(prefix string) (entries, boxes, deepest int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for subject, n := range d.of {
+		if strings.HasPrefix(subject, prefix) {
+			entries, boxes, deepest = entries+n, boxes+1, max(deepest, n)
+		}
+	}
+	return entries, boxes, deepest
+}
+
 // forget drops the counts of the mailboxes whose subject contains part.
 func (d *depths) forget(part string) {
 	d.mu.Lock()
