@@ -26,12 +26,15 @@ func (b *Broker) counted(serve http.HandlerFunc) http.HandlerFunc {
 
 // serveCode resolves a code. Unknown, revoked, expired and used-up ones look the same.
 func (b *Broker) serveCode(w http.ResponseWriter, r *http.Request) {
-	_, n, no := b.openInvite(r)
+	m, n, no := b.openInvite(r)
 	switch {
 	case no != 0:
 		answer(w, no, wire.InviteCode{})
 	case n.rec.Token == "":
-		answer(w, http.StatusOK, wire.InviteCode{Found: true, Version: 2})
+		b.mu.RLock()
+		found := wire.InviteCode{Found: true, Version: 2, MeshID: m.rec.ID, MeshSlug: m.rec.Slug}
+		b.mu.RUnlock()
+		answer(w, http.StatusOK, found)
 	default:
 		answer(w, http.StatusOK, wire.InviteCode{Found: true, Token: n.rec.Token, Version: 1})
 	}

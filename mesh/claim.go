@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"golang.org/x/crypto/curve25519"
 	"golang.org/x/crypto/nacl/box"
@@ -68,4 +69,17 @@ func OpenRootKey(who Identity, sealed string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: the root key was sealed for another key", ErrClaim)
 	}
 	return root, nil
+}
+
+// CheckClaim checks that the owner signed the invite by which a claim made a member: canonical is an [InviteV2String] of that mesh, role and owner. Error:
+// [ErrClaim].
+func CheckClaim(canonical, signature, meshID, role, ownerPubkey string) error {
+	parts := strings.Split(canonical, "|")
+	if len(parts) != 6 || parts[0] != "v=2" || parts[1] != meshID || parts[4] != role || parts[5] != ownerPubkey {
+		return fmt.Errorf("%w: the signed invite is for something else", ErrClaim)
+	}
+	if !VerifySignature(ownerPubkey, []byte(canonical), signature) {
+		return fmt.Errorf("%w: the invite is not signed by the mesh's owner", ErrClaim)
+	}
+	return nil
 }

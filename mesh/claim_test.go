@@ -71,3 +71,23 @@ func TestInviteCodesAreRandomAndReadable(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckClaim(t *testing.T) {
+	owner, other := fixedIdentity(t, 3), fixedIdentity(t, 1)
+	text := string(InviteV2String("m", "i", 9, "member", owner.PublicKey()))
+	for _, tc := range []struct {
+		name, canonical, sig, mesh, role, owner string
+		ok                                      bool
+	}{
+		{"the owner's", text, owner.Sign([]byte(text)), "m", "member", owner.PublicKey(), true},
+		{"another mesh's", text, owner.Sign([]byte(text)), "n", "member", owner.PublicKey(), false},
+		{"another role's", text, owner.Sign([]byte(text)), "m", "admin", owner.PublicKey(), false},
+		{"another owner's", text, owner.Sign([]byte(text)), "m", "member", other.PublicKey(), false},
+		{"one that somebody else signed", text, other.Sign([]byte(text)), "m", "member", owner.PublicKey(), false},
+		{"no canonical form", "v=2|m", owner.Sign([]byte("v=2|m")), "m", "member", owner.PublicKey(), false},
+	} {
+		if err := CheckClaim(tc.canonical, tc.sig, tc.mesh, tc.role, tc.owner); (err == nil) != tc.ok {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}

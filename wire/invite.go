@@ -113,7 +113,10 @@ type InviteCode struct {
 	Found   bool   `json:"found"`
 	Token   string `json:"token,omitempty"`
 	Version int    `json:"version,omitempty"`
-	Error   string `json:"error,omitempty"`
+	// Of an invite without token: what a claim would join.
+	MeshID   string `json:"mesh_id,omitempty"`
+	MeshSlug string `json:"mesh_slug,omitempty"`
+	Error    string `json:"error,omitempty"`
 }
 
 // ClaimRequest is the body of POST /invites/{code}/claim. PeerPubkey is the ed25519 key that becomes the member: ours, and required, because a member whose

@@ -1,0 +1,24 @@
+package session
+
+import (
+	"context"
+	"fmt"
+
+	"claudemesh/daemon/groupcommit"
+)
+
+// RenameMesh moves sessions, the keys of their names and the directory of peers to another name of the mesh.
+func (s *Store) RenameMesh(ctx context.Context, from, to string) error {
+	err := s.db.Write(ctx, func(tx *groupcommit.Tx) error {
+		for _, table := range []string{"sessions", "identities", "peers"} {
+			if _, err := tx.Exec(`UPDATE `+table+` SET mesh = ? WHERE mesh = ?`, to, from); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("rename mesh in session registry: %w", err)
+	}
+	return nil
+}
