@@ -82,7 +82,7 @@ func (a *app) root() *urfave.Command {
 	root := a.command(verb{
 		name: "claudemesh", short: "messages between AI coding sessions: durable, encrypted, truthfully reported",
 		subs: []verb{
-			createVerb(), joinVerb(), shareVerb(), listVerb(),
+			createVerb(), joinVerb(), shareVerb(), listVerb(), renameVerb(), leaveVerb(), deleteVerb(),
 			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), versionVerb(), helpVerb(),
 		},

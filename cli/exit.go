@@ -160,6 +160,12 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Exit = exitPermission
 	case f.Data["broker_code"] == "not_found":
 		f.Exit = exitNotFound
+	case f.Data["broker_code"] == "conflict":
+		f.Exit = exitConflict
+	case f.Data["broker_code"] == "mesh_deleted":
+		f.Exit = exitNotFound
+	case e.Reason == "join_refused" && strings.HasPrefix(fmt.Sprint(f.Data["broker_code"]), "invite_"):
+		f.Exit = exitNotFound
 	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
 		f.Exit = exitUsage
 	case e.Code == 401 || e.Code == 403:
@@ -200,6 +206,8 @@ func apiHint(reason string, data map[string]any) string {
 		return "send it in parts, or put it into a file that the peer can read"
 	case "mesh_down", "broker_timeout":
 		return "see the state of the link with: claudemesh daemon status"
+	case "broker_not_trusted":
+		return "put the authority's certificate into ~/.claudemesh/ca.pem, or name it with: claudemesh daemon restart --ca-file FILE"
 	case "internal":
 		return "the daemon's log says more; its path is in: claudemesh daemon status"
 	}

@@ -63,7 +63,9 @@ func (d *Daemon) endMembership(ctx context.Context, slug, op string, frame any, 
 		if err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
 		}
+		m.leaving.Store(true) // the broker closes the links now, which is no news to the user
 		if _, err := m.call(ctx, m.links.Member(), op, fields); err != nil {
+			m.leaving.Store(false)
 			return nil, err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"claudemesh/bridge"
@@ -32,6 +33,8 @@ type meshRun struct {
 
 	gate sync.RWMutex // held while a row is accepted
 	left bool         // guarded by gate: the mesh is not joined any more
+
+	leaving atomic.Bool // this daemon has asked the broker to end the membership
 
 	mu      sync.Mutex
 	ended   error // why the links gave up for good, nil while they run
@@ -72,6 +75,9 @@ func (d *Daemon) attach(j mesh.Joined) error {
 			m.mu.Lock()
 			m.ended = err
 			m.mu.Unlock()
+			if m.leaving.Load() {
+				return
+			}
 			d.notice(fmt.Sprintf("mesh %s: the broker ended this membership: %v; remove it here with: claudemesh leave %[1]s --local", j.Slug, err))
 		}
 	})
