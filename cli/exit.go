@@ -38,6 +38,9 @@ type failure struct {
 	Exit    int
 }
 
+// Error is the message: a verb that knows what its failure means returns a failure of its own making.
+func (f *failure) Error() string { return f.Message }
+
 // MarshalJSON makes one flat object: the fixed keys first, then those of Data, of which none replaces a fixed one.
 func (f *failure) MarshalJSON() ([]byte, error) {
 	fixed, err := json.Marshal(struct {
@@ -67,6 +70,10 @@ func (f *failure) MarshalJSON() ([]byte, error) {
 
 // explain turns an error into what the user sees. It is the only place that knows exit codes.
 func explain(err error) *failure {
+	var own *failure
+	if errors.As(err, &own) {
+		return own
+	}
 	f := &failure{Code: "internal", Message: err.Error(), Exit: exitInternal}
 	var (
 		usage   *usageError
