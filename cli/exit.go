@@ -12,6 +12,7 @@ import (
 
 	"claudemesh/bus"
 	"claudemesh/daemon/outbox"
+	"claudemesh/mcp"
 	"claudemesh/mcp/feed"
 	"claudemesh/mesh"
 )
@@ -134,6 +135,8 @@ func explain(err error) *failure {
 		f.Code, f.Hint = "no_daemon", "start it with: claudemesh daemon up"
 	case errors.Is(err, bus.ErrInterrupted):
 		f.Code, f.Hint = "interrupted", "it is not known whether the request was carried out"
+	case errors.Is(err, mcp.ErrServerEnded):
+		f.Code, f.Hint = "server_ended", "what it wrote to stderr is above"
 	case errors.Is(err, errCancelled), errors.Is(err, context.Canceled):
 		f.Code, f.Message, f.Exit = "cancelled", "cancelled", exitFailed
 	case errors.Is(err, context.DeadlineExceeded):
