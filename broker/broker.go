@@ -40,6 +40,7 @@ type Broker struct {
 	codes    map[string]codeOf     // invites by their code
 	sockets  map[*conn]struct{}
 	greeting int // sockets that have not said hello
+	calls    map[string]*serviceCall
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
 	joining sync.Mutex // one change of meshes, members or invites at a time: two joins of the same key must not use up two uses
@@ -68,7 +69,8 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		figures: newFigures(), meshes: map[string]*meshState{}, gone: map[string]goneRecord{}, codes: map[string]codeOf{}, sockets: map[*conn]struct{}{},
+		figures: newFigures(), meshes: map[string]*meshState{}, gone: map[string]goneRecord{}, codes: map[string]codeOf{},
+		sockets: map[*conn]struct{}{}, calls: map[string]*serviceCall{},
 		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
 	}
 	var err error

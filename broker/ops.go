@@ -28,4 +28,15 @@ var ops = map[string]op{
 	wire.TypeMeshRename:   (*conn).meshRename,
 	wire.TypeMeshDelete:   (*conn).meshDelete,
 	wire.TypeMeshLeave:    (*conn).meshLeave,
+
+	// Services.
+	wire.TypeMCPRegister:     (*conn).mcpRegister,
+	wire.TypeMCPUnregister:   (*conn).mcpUnregister,
+	wire.TypeMCPList:         (*conn).mcpList,
+	wire.TypeMCPCall:         (*conn).mcpCall,
+	wire.TypeMCPCallResponse: (*conn).mcpCallResponse,
+	wire.TypeMCPSchema:       (*conn).mcpSchema,
+	wire.TypeMCPCatalog:      (*conn).mcpCatalog,
+	wire.TypeMCPDeploy:       (*conn).mcpDeploy,
+	wire.TypeMCPUndeploy:     (*conn).mcpUndeploy,
 }
