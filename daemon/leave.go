@@ -137,4 +137,6 @@ func (d *Daemon) detach(ctx context.Context, m *meshRun, reason string) (unsent 
 }
 
 // retired is the name under which the stores keep what they have of a mesh that was left. "@" is in no slug.
-func retired(j mesh.Joined) string { return j.Slug + "@" + j.MeshID[:min(8, len(j.MeshID))] }
+func retired(j mesh.Joined) string { return j.Slug + retirement(j) }
+
+func retirement(j mesh.Joined) string { return "@" + j.MeshID[:min(8, len(j.MeshID))] }

@@ -81,7 +81,7 @@ func (d *Daemon) adopt(j mesh.Joined, name string, already bool) (any, error) {
 	}
 	// What is kept of the same mesh from before it was left.
 	for _, rename := range []func(context.Context, string, string) error{d.outbox.RenameMesh, d.inbox.RenameMesh, d.session.RenameMesh} {
-		if err := rename(d.ctx, retired(j), j.Slug); err != nil {
+		if err := rename(d.ctx, "*"+retirement(j), j.Slug); err != nil {
 			return nil, err
 		}
 	}

@@ -7,10 +7,11 @@ import (
 	"claudemesh/daemon/groupcommit"
 )
 
-// RenameMesh moves all messages of a mesh to another name.
+// RenameMesh moves all messages of a mesh to another name. A from of the form *@X
+// means every name that ends in @X.
 func (s *Store) RenameMesh(ctx context.Context, from, to string) error {
 	err := s.db.Write(ctx, func(tx *groupcommit.Tx) error {
-		_, err := tx.Exec(`UPDATE messages SET mesh = ? WHERE mesh = ?`, to, from)
+		_, err := tx.Exec(`UPDATE messages SET mesh = ?1 WHERE mesh = ?2 OR instr(mesh, '@') > 0 AND '*' || substr(mesh, instr(mesh, '@')) = ?2`, to, from)
 		return err
 	})
 	if err != nil {

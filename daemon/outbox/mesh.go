@@ -23,7 +23,8 @@ func (s *Store) FailMesh(ctx context.Context, mesh, reason string) (failed []Row
 	return failed, nil
 }
 
-// RenameMesh moves all rows of a mesh to another name. The new name must have none with the same client message ids.
+// RenameMesh moves all rows of a mesh to another name. A from of the form *@X
+// means every name that ends in @X. The new name must have none with the same client message ids.
 func (s *Store) RenameMesh(ctx context.Context, from, to string) error {
 	err := s.db.Write(ctx, func(tx *groupcommit.Tx) error {
 		_, err := tx.Exec(renameMesh, to, from)
@@ -37,5 +38,5 @@ func (s *Store) RenameMesh(ctx context.Context, from, to string) error {
 
 const (
 	killMesh   = `UPDATE outbox SET status = 'dead', last_error = ? WHERE mesh = ? AND status IN ('pending', 'inflight') RETURNING ` + columns
-	renameMesh = `UPDATE outbox SET mesh = ? WHERE mesh = ?`
+	renameMesh = `UPDATE outbox SET mesh = ?1 WHERE mesh = ?2 OR instr(mesh, '@') > 0 AND '*' || substr(mesh, instr(mesh, '@')) = ?2`
 )
