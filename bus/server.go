@@ -117,19 +117,6 @@ func StartServer(cfg ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-// StartStore runs only the store of a broker that is a process of its own: the account BROKER, every write synced, no door at all. Dir may be any
-// private directory; the caller holds its lock. Limit is the bound of its files in bytes, 0 means DefaultStoreLimit.
-func StartStore(dir string, log *slog.Logger, limit int64) (*Server, error) {
-	cfg := ServerConfig{Dir: dir, Log: log, StoreLimit: limit, SyncAlways: true}.withDefaults()
-	if cfg.StoreLimit < minStoreLimit {
-		return nil, fmt.Errorf("%w: store limit of %d bytes is under 1 GiB", ErrServerStart, cfg.StoreLimit)
-	}
-	if err := prepareDir(dir); err != nil {
-		return nil, err
-	}
-	return start(cfg, natsserver.RANDOM_PORT, false)
-}
-
 func (cfg ServerConfig) withDefaults() ServerConfig {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

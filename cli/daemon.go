@@ -21,6 +21,7 @@ import (
 type rooms struct {
 	daemon func(context.Context, daemon.Options) error
 	broker func(context.Context, daemon.BrokerOptions) error
+	store  func(context.Context, daemon.BrokerOptions) error // a broker's, alone
 }
 
 // stopLimit is how long daemon down waits for the daemon to be gone.

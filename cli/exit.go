@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"claudemesh/bus"
+	"claudemesh/daemon"
 	"claudemesh/daemon/outbox"
 	"claudemesh/mcp"
 	"claudemesh/mcp/feed"
@@ -143,6 +144,11 @@ func explain(err error) *failure {
 		f.Code, f.Message, f.Hint = "timeout", "the daemon did not answer in time: "+err.Error(), "look at: claudemesh daemon status"
 	case errors.Is(err, bus.ErrLocked):
 		f.Code, f.Exit, f.Hint = "already_running", exitFailed, "look at: claudemesh daemon status"
+	case errors.Is(err, daemon.ErrInsecureListen):
+		f.Code, f.Exit = "insecure_listen", exitUsage
+		f.Hint = "give it a certificate: --tls-cert FILE --tls-key FILE\nor say that a proxy in front of it adds TLS: --behind-proxy\nor listen on 127.0.0.1\nor, where everybody on the network may read tokens and names, --insecure"
+	case errors.Is(err, daemon.ErrTLSFiles):
+		f.Code, f.Exit, f.Hint = "usage", exitUsage, "--tls-cert FILE --tls-key FILE"
 	case errors.Is(err, outbox.ErrCorrupt):
 		f.Code, f.Exit, f.Hint = "outbox_corrupt", exitIO, "the file is kept as it is, because it may hold messages that were accepted; move it away to start with an empty one"
 	case errors.Is(err, mesh.ErrConfigCorrupt):
