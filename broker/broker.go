@@ -84,6 +84,14 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if cursor, err = b.load(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
+	was := cursor
+	var removed int
+	if cursor, removed, err = b.store.repair(ctx, cursor); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if removed > 0 || cursor != was {
+		b.log.Warn("the streams are of different moments, as after a restore: references without message removed", "removed", removed, "cursor", cursor, "was", was)
+	}
 	if b.idSecret == nil {
 		b.idSecret = make([]byte, 32)
 		if _, err := io.ReadFull(cfg.Rand, b.idSecret); err != nil {

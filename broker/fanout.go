@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -125,7 +124,7 @@ func (f *fanout) publish(rec *accepted, seq uint64) (batch, error) {
 	for _, key := range rec.To {
 		subject := mailSubject(rec.Mesh, key)
 		msg := &nats.Msg{Subject: subject, Data: data}
-		future, err := f.store.js.PublishMsgAsync(msg, jetstream.WithMsgID(strconv.FormatUint(seq, 10)+key), jetstream.WithStallWait(storeDeadline))
+		future, err := f.store.js.PublishMsgAsync(msg, jetstream.WithMsgID(rec.ID+key), jetstream.WithStallWait(storeDeadline))
 		if err != nil {
 			return b, fmt.Errorf("write reference: %w", err)
 		}
