@@ -114,8 +114,8 @@ func both(ctx context.Context, tx *sql.Tx, words, docs string, args ...any) erro
 func (v *View) Position(ctx context.Context, source string) (uint64, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if v.db == nil {
-		return 0, ErrClosed
+	if err := v.ready(); err != nil {
+		return 0, err
 	}
 	var seq int64
 	err := v.db.QueryRowContext(ctx, getPosition, source).Scan(&seq)

@@ -265,6 +265,29 @@ func TestTheFile(t *testing.T) {
 			t.Error(n, pos)
 		}
 	})
+	t.Run("that cannot be made anew is damaged until it can", func(t *testing.T) {
+		path := newView(t)
+		v := open(t, path)
+		dir := filepath.Dir(path)
+		if err := os.Rename(dir, dir+".away"); err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Reset(); err == nil {
+			t.Fatal("reset without a directory")
+		}
+		if err := v.Put(t.Context(), Doc{"m", "memory", "new", "apples"}); !errors.Is(err, ErrDamaged) {
+			t.Fatal(err)
+		}
+		if err := os.Rename(dir+".away", dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Reset(); err != nil {
+			t.Fatal(err)
+		}
+		if n, pos := state(t, v); n != 0 || pos != 0 {
+			t.Error(n, pos)
+		}
+	})
 	t.Run("in a directory that is not there is an error", func(t *testing.T) {
 		if _, err := Open(filepath.Join(t.TempDir(), "no", "search.db"), nil); !errors.Is(err, os.ErrNotExist) {
 			t.Error(err)
