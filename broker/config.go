@@ -43,6 +43,7 @@ type Limits struct {
 	StateKeys         int           // 1000 keys of shared state per mesh
 	MemoriesPerMesh   int           // 10,000
 	SkillsPerMesh     int           // 1000
+	ServicesPerMesh   int           // 64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -61,6 +62,7 @@ func (l Limits) withDefaults() Limits {
 	l.StateKeys = cmp.Or(l.StateKeys, 1000)
 	l.MemoriesPerMesh = cmp.Or(l.MemoriesPerMesh, 10_000)
 	l.SkillsPerMesh = cmp.Or(l.SkillsPerMesh, 1000)
+	l.ServicesPerMesh = cmp.Or(l.ServicesPerMesh, 64)
 	return l
 }
 
