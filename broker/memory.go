@@ -127,6 +127,7 @@ func (c *conn) forget(data []byte, reqID string) {
 	}
 	answer := wire.Ack{Type: wire.TypeAck, ID: f.MemoryID, MessageID: f.MemoryID, ReqID: reqID}
 	if !validID(f.MemoryID) { // none has it, and it may be no token of a key
+		answer.Code = wire.CodeNotFound
 		c.reply(answer)
 		return
 	}
@@ -141,6 +142,7 @@ func (c *conn) forget(data []byte, reqID string) {
 	r, err := getRecord[memoryRecord](ctx, c.b.store, c.memoryKey(f.MemoryID))
 	switch {
 	case errors.Is(err, errNoRecord):
+		answer.Code = wire.CodeNotFound
 	case err != nil:
 		c.storeFailed(reqID, wire.TypeForget, err)
 		return
