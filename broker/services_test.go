@@ -133,7 +133,9 @@ func TestServices(t *testing.T) {
 		}
 		b3 := r.member(bob)
 		b3.request(registerFrame("calc", "r6"), "r6")
-		a.next(func(_ wire.Head, data []byte) bool { return into[wire.Push](a, data).Event == wire.EventServiceRestored })
+		a.next(func(_ wire.Head, data []byte) bool {
+			return into[wire.Push](a, data).Event == wire.EventServiceRestored
+		})
 		d := r.dial()
 		d.write(r.helloFrame(carol, withSession("other")))
 		if ack := into[wire.HelloAck](d, d.wait(wire.TypeHelloAck)); ack.Services == nil || len(*ack.Services) != 1 || (*ack.Services)[0].Name != "calc" {
