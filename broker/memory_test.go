@@ -135,8 +135,28 @@ func TestTheSearchViewMayBeLost(t *testing.T) {
 		}
 		return pos
 	}
+	if got := a.recalled("forgotten"); len(got) != 1 {
+		t.Fatalf("%q", got)
+	}
 	a.call(wire.TypeForget, map[string]any{"memoryId": gone})
 	check(t)
+
+	t.Run("it does not keep what was forgotten", func(t *testing.T) {
+		if hits, err := r.broker.view.Search(t.Context(), r.mesh.ID, memoryKind, "forgotten", 5); err != nil || len(hits) != 0 {
+			t.Error(hits, err)
+		}
+	})
+	t.Run("it is filled again when another index has made it anew, and made anew once only", func(t *testing.T) {
+		for range 2 {
+			if err := r.broker.view.renew(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check(t)
+		if r.broker.view.age != 1 {
+			t.Errorf("age %d", r.broker.view.age)
+		}
+	})
 
 	t.Run("a restart goes on where it was", func(t *testing.T) {
 		before := position()
