@@ -17,7 +17,10 @@ const maxEventValue = 64 << 10
 // stateChanged publishes mesh.<slug>.event.state_change.
 func (m *meshRun) stateChanged(s wire.StateChange) {
 	e := bus.StateChange{Mesh: m.joined.Slug, Key: s.Key, UpdatedBy: printable(s.UpdatedBy), Deleted: s.Deleted, At: m.d.opt.Clock.Now().UnixMilli()}
-	if e.ValueBytes = len(s.Value); e.ValueBytes <= maxEventValue {
+	if !s.Deleted {
+		e.ValueBytes = len(s.Value)
+	}
+	if e.ValueBytes > 0 && e.ValueBytes <= maxEventValue {
 		e.Value = s.Value
 	}
 	m.d.journal.Publish(bus.EventSubject(m.joined.Slug, wire.TypeStateChange), e)
