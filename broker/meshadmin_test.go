@@ -195,6 +195,10 @@ func TestDelete(t *testing.T) {
 			if err := s.putRecord(t.Context(), recordKey("state", other.ID, "k"), 1); err != nil {
 				t.Fatal(err)
 			}
+			owner.call(wire.TypeRemember, map[string]any{"content": "a secret worth remembering"})
+			if hits, err := r.broker.memories.search(t.Context(), r.mesh.ID, familyMemory, "secret", 9); err != nil || len(hits) != 1 {
+				t.Fatalf("%v %v", hits, err)
+			}
 			if _, err := s.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "X", Subjects: []string{"x.>"}}); err != nil {
 				t.Fatal(err)
 			}
@@ -235,6 +239,9 @@ func TestDelete(t *testing.T) {
 			list, err := r.objects("F")
 			if err != nil || len(list) != 1 || list[0].Name != other.ID+"/a" {
 				t.Errorf("files %v %v", list, err)
+			}
+			if hits, err := r.broker.view.Search(t.Context(), r.mesh.ID, familyMemory, "secret", 9); err != nil || len(hits) != 0 {
+				t.Errorf("the search view has %v, %v", hits, err)
 			}
 			if r.broker.store.depth.get(r.mailboxOf(bob)) != 0 || len(r.broker.codes) != 0 {
 				t.Error("counts or codes are left")

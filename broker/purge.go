@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"claudemesh/broker/fts"
 	"claudemesh/wire"
 )
 
@@ -110,7 +111,21 @@ func (b *Broker) purgeAll(ctx context.Context, meshID string) error {
 		errs = append(errs, b.purgeStream(ctx, name, meshID))
 	}
 	b.store.depth.forget("." + meshID + ".")
-	return errors.Join(append(errs, names.Err())...)
+	b.shelves.forget(meshID)
+	return errors.Join(append(errs, names.Err(), b.forgetSearch(ctx, meshID))...)
+}
+
+// forgetSearch removes a mesh from the search view. Its source is empty by now; what an index was just reading of it is written before.
+func (b *Broker) forgetSearch(ctx context.Context, meshID string) error {
+	if err := b.memories.update(ctx); err != nil {
+		return err
+	}
+	b.view.mu.RLock()
+	defer b.view.mu.RUnlock()
+	if err := b.view.DeleteMesh(ctx, meshID); err != nil && !errors.Is(err, fts.ErrDamaged) { // a damaged view is made anew, of what is there then
+		return fmt.Errorf("forget mesh in search view: %w", err)
+	}
+	return nil
 }
 
 // purgeStream removes what one stream holds of a mesh. By convention the mesh's id is the second token of every subject and of every key of a bucket, and one

@@ -182,6 +182,10 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Exit = exitNotFound
 	case e.Reason == "join_refused" && strings.HasPrefix(fmt.Sprint(f.Data["broker_code"]), "invite_"):
 		f.Exit = exitNotFound
+	case f.Data["broker_code"] == "invalid":
+		f.Exit = exitUsage
+	case f.Data["broker_code"] == "limit":
+		f.Exit = exitConflict
 	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
 		f.Exit = exitUsage
 	case e.Code == 401 || e.Code == 403:

@@ -83,7 +83,7 @@ func (d *Daemon) startBroker(ctx context.Context, addr string, l net.Listener) e
 		return fmt.Errorf("connect to broker store: %w", err)
 	}
 	h := &brokerHost{addr: addr, url: "ws://" + addr + "/ws", pipe: broker.NewPipeListener()}
-	h.broker, err = broker.Open(ctx, broker.Config{NC: nc, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("room", "broker"), Version: d.opt.Version, PublicURL: h.url, OpenStatus: true})
+	h.broker, err = broker.Open(ctx, broker.Config{NC: nc, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("room", "broker"), Version: d.opt.Version, PublicURL: h.url, OpenStatus: true, Dir: d.opt.Dir})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}

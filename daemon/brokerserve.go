@@ -126,7 +126,7 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 		return fmt.Errorf("connect to store: %w", err)
 	}
 	b, err := broker.Open(ctx, broker.Config{
-		NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: info.URL, AdminTokenHash: bus.HashToken(token),
+		NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: info.URL, AdminTokenHash: bus.HashToken(token), Dir: o.DataDir,
 		TrustedProxies: o.TrustedProxies, OpenStatus: o.openStatus(),
 	})
 	if err != nil {
