@@ -28,7 +28,8 @@ type Broker struct {
 	started  time.Time
 	upgrader websocket.Upgrader
 
-	used *lru.Cache[string, struct{}] // signatures of HTTP requests
+	used  *lru.Cache[string, struct{}] // signatures of HTTP requests
+	hooks *hookLimiter
 
 	fan     *fanout
 	settler *settler
@@ -39,11 +40,12 @@ type Broker struct {
 	sockets  map[*conn]struct{}
 	greeting int // sockets that have not said hello
 
-	saving  sync.Mutex // one save of presence at a time, see saveMember
-	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
-	conns   sync.WaitGroup
-	workers sync.WaitGroup
-	stop    context.CancelFunc
+	saving   sync.Mutex // one save of presence at a time, see saveMember
+	settling sync.Mutex // one change of a mesh's settings at a time
+	joining  sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
+	conns    sync.WaitGroup
+	workers  sync.WaitGroup
+	stop     context.CancelFunc
 
 	dropped atomic.Int64 // presence events lost to slow clients
 }
@@ -67,6 +69,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{},
 		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
 	}
+	b.hooks = newHookLimiter()
 	var err error
 	if b.used, err = lru.New[string, struct{}](usedSignatures); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
@@ -93,6 +96,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
+	b.workers.Go(func() { b.sweepStatus(run) })
 	return b, nil
 }
 
