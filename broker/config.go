@@ -43,6 +43,7 @@ type Limits struct {
 	Meshes            int           // 1000
 	SendRate          int           // no limit: sends per minute and member; a mesh may have its own
 	SendBurst         int           // as many as SendRate: sends of one member at once
+	ServicesPerMesh   int           // 64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -58,6 +59,7 @@ func (l Limits) withDefaults() Limits {
 	l.SessionsPerMember = cmp.Or(l.SessionsPerMember, 256)
 	l.MembersPerMesh = cmp.Or(l.MembersPerMesh, 4096)
 	l.Meshes = cmp.Or(l.Meshes, 1000)
+	l.ServicesPerMesh = cmp.Or(l.ServicesPerMesh, 64)
 	return l
 }
 

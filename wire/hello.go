@@ -142,14 +142,6 @@ type Stats struct {
 	Uptime      int64 `json:"uptime,omitempty"` // seconds; of the connection, never restored
 }
 
-// Service is one running service of the mesh, as listed at hello.
-type Service struct {
-	Name        string `json:"name"`
-	Description string `json:"description"`
-	Status      string `json:"status"`
-	DeployedBy  string `json:"deployed_by"`
-}
-
 func required(field, s string) error {
 	if s == "" {
 		return fmt.Errorf("%w: %s missing", ErrInvalid, field)
