@@ -219,7 +219,7 @@ func FuzzDecode(f *testing.F) {
 		if _, err := Peek(data); err != nil {
 			return
 		}
-		for _, v := range []any{&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{}} {
+		for _, v := range []any{&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{}, &SetProfile{}, &MessageStatus{}, &MessageStatusResult{}, &MeshSettings{}, &MeshSettingsResult{}} {
 			if Decode(data, v) != nil {
 				continue
 			}
