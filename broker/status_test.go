@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -118,42 +119,48 @@ func TestMailForABusyPeer(t *testing.T) {
 	})
 }
 
-// Whatever a peer's status does while mail comes in: everything arrives once, and the messages of each priority in the order in which they were accepted.
+// Whatever a peer's status does while mail comes in, and whenever it acknowledges: everything arrives once, and the messages of each priority in the order
+// in which they were accepted.
 func TestNothingIsLostWhileTheStatusChanges(t *testing.T) {
 	r := newRig(t)
 	bob := r.addMember("bob")
-	a, b := r.member(r.owner), r.member(bob, withoutAcks)
+	a, b := r.member(r.owner), r.member(bob)
 	rng := rand.New(rand.NewPCG(1, 2))
-	const messages = 400
+	const messages = 300
 	statuses := []string{wire.StatusIdle, wire.StatusWorking, wire.StatusDND}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range messages {
-			_ = b.ws.WriteJSON(wire.SetStatus{Type: wire.TypeSetStatus, Status: statuses[rng.IntN(3)]})
-		}
-		_ = b.ws.WriteJSON(wire.SetStatus{Type: wire.TypeSetStatus, Status: wire.StatusIdle})
-	}()
 	for i := range messages {
 		f := sendFrame(fmt.Sprint("m", i), bob.PublicKey(), fmt.Sprint(i))
-		if i%3 == 0 {
+		if rng.IntN(3) == 0 {
 			f = urgent(f)
 		}
 		a.write(f)
+		if rng.IntN(4) == 0 {
+			a.ack(f.ID)
+			b.setStatus(statuses[rng.IntN(3)])
+		}
 	}
+	b.setStatus(wire.StatusIdle)
 	next := map[string]int{wire.PriorityNow: -1, wire.PriorityNext: -1}
+	var owed []wire.Push
 	for range messages {
 		p := b.message()
-		var i int
-		fmt.Sscan(text(p), &i)
-		if i <= next[p.Priority] {
-			t.Fatalf("%s message %d after %d", p.Priority, i, next[p.Priority])
+		i, err := strconv.Atoi(text(p))
+		if err != nil || i <= next[p.Priority] {
+			t.Fatalf("%s message %q after %d", p.Priority, text(p), next[p.Priority])
 		}
 		next[p.Priority] = i
+		if owed = append(owed, p); rng.IntN(5) == 0 {
+			for _, p := range owed {
+				b.clientAck(p, "")
+			}
+			owed = nil
+		}
 	}
-	<-done
 	b.settle()
 	b.quiet()
+	for _, p := range owed {
+		b.clientAck(p, "")
+	}
 	r.mailIn(r.mailboxOf(bob), 0)
 }
 
