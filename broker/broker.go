@@ -41,12 +41,12 @@ type Broker struct {
 	greeting int // sockets that have not said hello
 	calls    map[string]*serviceCall
 
-	saving   sync.Mutex // one save of presence at a time, see saveMember
-	settling sync.Mutex // one change of a mesh's settings at a time
-	joining  sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
-	conns    sync.WaitGroup
-	workers  sync.WaitGroup
-	stop     context.CancelFunc
+	saving  sync.Mutex // one save of presence at a time, see saveMember
+	editing sync.Mutex // one change of a mesh's record at a time
+	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
+	conns   sync.WaitGroup
+	workers sync.WaitGroup
+	stop    context.CancelFunc
 
 	dropped atomic.Int64 // presence events lost to slow clients
 }

@@ -66,7 +66,7 @@ func (c *conn) limited() *refusal {
 
 // sendLimit is the limit in force: the team's own, else the broker's. Called under the lock.
 func (m *meshState) sendLimit(l Limits) (perMinute, burst int) {
-	s := m.rec.Settings
+	s := m.rec
 	if s.SendRate == 0 {
 		return l.SendRate, cmp.Or(s.SendBurst, l.SendBurst)
 	}

@@ -25,52 +25,43 @@ func (c *conn) meshSettings(data []byte, reqID string) {
 	}
 	c.b.mu.RLock()
 	perMinute, burst := c.mesh.sendLimit(c.b.lim)
-	own := c.mesh.rec.Settings.SendRate != 0 || c.mesh.rec.Settings.SendBurst != 0
+	own := c.mesh.rec.SendRate != 0 || c.mesh.rec.SendBurst != 0
+	policy := c.mesh.policy()
 	c.b.mu.RUnlock()
 	c.reply(wire.MeshSettingsResult{
-		Type: wire.TypeMeshSettingsResult, SendRate: perMinute, SendBurst: burst, Default: !own, SelfEditable: c.b.selfEditable(c.mesh), ReqID: reqID,
+		Type: wire.TypeMeshSettingsResult, SendRate: perMinute, SendBurst: burst, Default: !own, SelfEditable: policy, ReqID: reqID,
 	})
 }
 
-// changeSettings stores the mesh with what f names changed. One at a time: two changes of different fields must not undo each other.
+// changeSettings stores the mesh with what f names changed.
 func (b *Broker) changeSettings(m *meshState, f wire.MeshSettings) error {
-	b.settling.Lock()
-	defer b.settling.Unlock()
+	b.editing.Lock()
+	defer b.editing.Unlock()
 	b.mu.RLock()
 	rec := m.rec
+	rec.SelfEditable = m.policy()
 	b.mu.RUnlock()
 	if f.SendRate != nil {
-		rec.Settings.SendRate = *f.SendRate
+		rec.SendRate = *f.SendRate
 	}
 	if f.SendBurst != nil {
-		rec.Settings.SendBurst = *f.SendBurst
+		rec.SendBurst = *f.SendBurst
 	}
-	if len(f.SelfEditable) > 0 {
-		rec.Settings.SelfEditable = maps.Clone(rec.Settings.SelfEditable)
-		if rec.Settings.SelfEditable == nil {
-			rec.Settings.SelfEditable = map[string]bool{}
-		}
-		maps.Copy(rec.Settings.SelfEditable, f.SelfEditable)
-	}
+	maps.Copy(rec.SelfEditable, f.SelfEditable)
 	ctx, cancel := b.deadline()
 	defer cancel()
 	if err := b.store.put(ctx, meshKey(rec.ID), rec); err != nil {
 		return fmt.Errorf("store settings: %w", err)
 	}
 	b.mu.Lock()
-	m.rec.Settings = rec.Settings
+	m.rec.SendRate, m.rec.SendBurst, m.rec.SelfEditable = rec.SendRate, rec.SendBurst, rec.SelfEditable // never changed in place
 	b.mu.Unlock()
 	return nil
 }
 
-// selfEditable says what members may edit of their own profile: everything that the team has not taken away.
-func (b *Broker) selfEditable(m *meshState) map[string]bool {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	out := map[string]bool{}
-	for _, field := range wire.ProfileFields() {
-		may, decided := m.rec.Settings.SelfEditable[field]
-		out[field] = may || !decided
-	}
-	return out
+// policy is what members may change of their own profile. Called under the lock.
+func (m *meshState) policy() map[string]bool {
+	p := wire.SelfEditable()
+	maps.Copy(p, m.rec.SelfEditable)
+	return p
 }

@@ -35,7 +35,7 @@ type presence struct {
 	summary  *string
 	visible  bool
 	stats    *wire.Stats
-	profile  *wire.Profile
+	profile  *wire.PeerProfile
 }
 
 // become sets the status. Called under the lock; afterwards c.drain must be called without it.

@@ -192,7 +192,7 @@ func TestProfile(t *testing.T) {
 	r := newRig(t)
 	bob := r.addMember("bob")
 	a, b := r.member(r.owner), r.member(bob)
-	profile := func() *wire.Profile {
+	profile := func() *wire.PeerProfile {
 		t.Helper()
 		for _, p := range into[wire.PeersList](a, a.call(wire.TypeListPeers, nil)).Peers {
 			if p.MemberPubkey == bob.PublicKey() {

@@ -173,7 +173,7 @@ func (c *call) printProfile(slug string, me peerRow) error {
 		if err := c.ui.print("%s on %s", c.ui.paint(bold, cleanLine(me.DisplayName)), slug); err != nil {
 			return err
 		}
-		var p wire.Profile
+		var p wire.PeerProfile
 		_ = json.Unmarshal(out.Profile, &p) // a strange profile shows as none
 		summary := ""
 		if me.Summary != nil {

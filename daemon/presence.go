@@ -4,13 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"claudemesh/bridge"
 	"claudemesh/bus"
+	"claudemesh/daemon/inbox"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -21,6 +24,7 @@ import (
 type said struct {
 	sync.Mutex // held while something is said: what is said again must not overtake what is new
 	spoken
+	busyUntil atomic.Int64 // Unix milliseconds; read without the lock
 }
 
 type spoken struct {
@@ -69,6 +73,11 @@ func (m *meshRun) say(ctx context.Context, link *bridge.Link, session, op string
 		return reply, m.regroup(ctx, session, op, data)
 	}
 	s.note(op, data, m.d.opt.Clock.Now())
+	if s.busyUntil.Store(s.until()); op == wire.TypeSetStatus && session != "" && s.Status == wire.StatusIdle {
+		if err := m.offerHeld(ctx, session); err != nil {
+			return nil, err
+		}
+	}
 	if session != "" && op != wire.TypeSetStats {
 		kept, err := json.Marshal(s.spoken)
 		if err != nil {
@@ -92,6 +101,52 @@ func (m *meshRun) recall(id string, presence []byte) {
 	if err := json.Unmarshal(presence, &s.spoken); err != nil {
 		m.d.opt.Log.Warn("presence_not_recalled", "mesh", m.joined.Slug, "session", id, "error", err)
 	}
+	s.busyUntil.Store(s.until())
+}
+
+// until is when the session may be disturbed again, in Unix milliseconds.
+func (s *spoken) until() int64 {
+	switch s.Status {
+	case wire.StatusWorking:
+		return s.StatusAt + workingLife.Milliseconds()
+	case wire.StatusDND:
+		return math.MaxInt64
+	}
+	return 0
+}
+
+// busy reports whether a session is to be told of urgent messages only. Brokers leave that to us (wire.CapOwnGating): the daemon takes and keeps everything,
+// so that a sender learns that its message has arrived.
+func (m *meshRun) busy(session string) bool {
+	m.mu.Lock()
+	s := m.said[session]
+	m.mu.Unlock()
+	return s != nil && m.d.opt.Clock.Now().UnixMilli() < s.busyUntil.Load()
+}
+
+// busy is meshRun.busy, in whatever mesh the session is.
+func (d *Daemon) busy(ctx context.Context, session string) bool {
+	s, err := d.session.Get(ctx, session)
+	if err != nil {
+		return false
+	}
+	m, err := d.mesh(s.Mesh)
+	return err == nil && m.busy(session)
+}
+
+// heldAtOnce is how many held messages are announced when a session is idle again; the rest it finds by asking, as it does from time to time.
+const heldAtOnce = 1000
+
+// offerHeld announces to a session what was held back.
+func (m *meshRun) offerHeld(ctx context.Context, session string) error {
+	msgs, err := m.d.inbox.Pending(ctx, session, heldAtOnce)
+	if err != nil {
+		return fmt.Errorf("list held messages: %w", err)
+	}
+	for _, msg := range msgs {
+		m.d.journal.Publish(bus.SessionMsgSubject(m.joined.Slug, session), inboxItem(inbox.Item{Message: msg, State: stateOf(msg)}, m.addressee(msg)))
+	}
+	return nil
 }
 
 // note remembers one accepted request. What does not decode was not accepted by a broker of ours, and is not repeated to any.

@@ -37,7 +37,7 @@ type Peer struct {
 	Model        string       `json:"model,omitempty"`
 	Stats        *Stats       `json:"stats,omitempty"`
 	Visible      bool         `json:"visible"`
-	Profile      *Profile     `json:"profile,omitempty"`
+	Profile      *PeerProfile `json:"profile,omitempty"`
 	PeerRole     string       `json:"peerRole,omitempty"`
 }
 
@@ -74,8 +74,8 @@ type SetSummary struct {
 // Validate checks the length.
 func (s SetSummary) Validate() error { return tooLong("summary", s.Summary, MaxTextBytes) }
 
-// Profile is what a peer tells about itself. Empty fields are absent.
-type Profile struct {
+// PeerProfile is what a peer tells about itself. Empty fields are absent.
+type PeerProfile struct {
 	Avatar       string   `json:"avatar,omitempty"` // an emoji or a URL
 	Title        string   `json:"title,omitempty"`
 	Bio          string   `json:"bio,omitempty"`
@@ -117,8 +117,8 @@ func (s SetProfile) Validate() error {
 }
 
 // Apply is p with the changes of s, nil when nothing is left of it.
-func (s SetProfile) Apply(p *Profile) *Profile {
-	var out Profile
+func (s SetProfile) Apply(p *PeerProfile) *PeerProfile {
+	var out PeerProfile
 	if p != nil {
 		out = *p
 	}

@@ -69,8 +69,10 @@ func (s MeshSettings) Changes() bool {
 	return s.SendRate != nil || s.SendBurst != nil || len(s.SelfEditable) > 0
 }
 
-// ProfileFields are the keys of selfEditable.
-func ProfileFields() []string { return []string{"displayName", "roleTag", "groups", "messageMode"} }
+// SelfEditable is the policy of a mesh that has set none: everything.
+func SelfEditable() map[string]bool {
+	return map[string]bool{"displayName": true, "roleTag": true, "groups": true, "messageMode": true}
+}
 
 // Validate checks ranges and keys.
 func (s MeshSettings) Validate() error {
@@ -80,11 +82,10 @@ func (s MeshSettings) Validate() error {
 	if s.SendBurst != nil && (*s.SendBurst < 0 || *s.SendBurst > MaxSendBurst) {
 		return fmt.Errorf("%w: sendBurst must be 0 to %d", ErrInvalid, MaxSendBurst)
 	}
-	for key := range s.SelfEditable {
-		switch key {
-		case "displayName", "roleTag", "groups", "messageMode":
-		default:
-			return fmt.Errorf("%w: selfEditable has no key %.32q", ErrInvalid, key)
+	known := SelfEditable()
+	for name := range s.SelfEditable {
+		if _, ok := known[name]; !ok {
+			return fmt.Errorf("%w: unknown field %.80q", ErrInvalid, name)
 		}
 	}
 	return nil

@@ -15,6 +15,11 @@ func (s *Store) Pending(ctx context.Context, session string, limit int) ([]Messa
 	return collect(s.db.Query(ctx, selectWaiting, session, bound(limit)))
 }
 
+// PendingUrgent is Pending for messages of the priority now only.
+func (s *Store) PendingUrgent(ctx context.Context, session string, limit int) ([]Message, error) {
+	return collect(s.db.Query(ctx, selectUrgent, session, bound(limit)))
+}
+
 // Deliveries returns the delivery rows of one message.
 func (s *Store) Deliveries(ctx context.Context, messageID string) ([]Delivery, error) {
 	rows, err := s.db.Query(ctx, selectDelivery, messageID)
