@@ -108,6 +108,8 @@ func (c *conn) capabilities(cs []string) {
 			c.ownMulticast = true
 		case wire.CapOwnGating:
 			c.ownGating = true
+		case wire.CapChanges:
+			c.changes = true
 		}
 	}
 }
@@ -163,7 +165,7 @@ func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
 		MemberProfile: wire.MemberProfile{Groups: []mesh.Group{}, MessageMode: "push"},
 		MeshPolicy:    &wire.MeshPolicy{SelfEditable: policy},
-		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating},
+		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapChanges},
 	}
 	if !c.isSession {
 		c.b.mu.RLock()

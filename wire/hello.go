@@ -17,6 +17,8 @@ const (
 	CapOwnMulticast = "own_multicast"
 	// CapOwnGating: the client holds messages back by itself while it is working or wants no disturbance; the broker pushes whatever the status is.
 	CapOwnGating = "own_gating"
+	// CapChanges: the client wants frames of ours that tell of changes which the reference tells nobody, such as skill_change.
+	CapChanges = "changes"
 )
 
 // ProtocolVersion is the highest protocol version spoken here.
