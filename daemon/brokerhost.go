@@ -184,12 +184,15 @@ type BrokerOptions struct {
 	DataDir   string
 	PublicURL string            // what invites name; default ws://Listen/ws
 	Ready     func(addr string) // called when the port is open
+	// SyncEvery above zero makes messages durable so often instead of before they are acknowledged, see bus.SyncEvery.
+	SyncEvery time.Duration
+	Limits    broker.Limits // zero fields are the broker's defaults
 }
 
 // AdminTokenFile is where a standalone broker keeps the token that POST /cli/mesh/create asks for, inside its data directory.
 const AdminTokenFile = "admin-token"
 
-// ServeBroker runs a standalone broker until ctx ends: an embedded store in DataDir, synced at every write, and one port. Errors: bus.ErrLocked when
+// ServeBroker runs a standalone broker until ctx ends: an embedded store in DataDir, synced at every write unless SyncEvery is set, and one port. Errors: bus.ErrLocked when
 // another broker holds DataDir, and whatever kept store or port from opening.
 func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	o.Options = o.withDefaults()
@@ -220,7 +223,11 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if _, err := httpBase(o.PublicURL); err != nil {
 		return err
 	}
-	store, err := bus.StartStore(o.DataDir, o.Log, 0)
+	var options []bus.StoreOption
+	if o.SyncEvery > 0 {
+		options = append(options, bus.SyncEvery(o.SyncEvery))
+	}
+	store, err := bus.StartStore(o.DataDir, o.Log, max(bus.DefaultStoreLimit, 2*o.Limits.MaxStore), options...)
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
@@ -234,7 +241,7 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("connect to store: %w", err)
 	}
-	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, AdminTokenHash: bus.HashToken(strings.TrimSpace(token))})
+	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Limits: o.Limits, AdminTokenHash: bus.HashToken(strings.TrimSpace(token))})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}

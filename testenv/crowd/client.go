@@ -161,9 +161,16 @@ func (c *Client) Done() <-chan struct{} { return c.done }
 // Err is why the socket ended; call it after Done.
 func (c *Client) Err() error { return c.err }
 
-// Close says goodbye, drops the socket and waits for the reader.
+// Close says goodbye and waits for the broker's, for a while: who just drops a socket may take back what it wrote last.
 func (c *Client) Close() {
-	_ = c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
+	if c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second)) == nil {
+		t := time.NewTimer(5 * time.Second)
+		defer t.Stop()
+		select {
+		case <-c.done:
+		case <-t.C:
+		}
+	}
 	c.ws.Close()
 	<-c.done
 }
