@@ -29,6 +29,7 @@ type Broker struct {
 
 	fan     *fanout
 	settler *settler
+	live    *live
 
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
@@ -62,7 +63,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
 		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{},
-		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
+		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: writeDeadline},
 	}
 	var err error
 	if b.store, err = openStore(ctx, cfg.NC, b.lim); err != nil {
@@ -81,12 +82,16 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 			return nil, fmt.Errorf("open broker: %w", err)
 		}
 	}
+	if b.live, err = openLive(cfg.NC); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
 	run, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	b.fan = newFanout(b.store, b.clock, b.log, cursor)
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
+	b.workers.Go(b.live.watch)
 	return b, nil
 }
 
@@ -159,6 +164,7 @@ func (b *Broker) Close(ctx context.Context) error {
 		}
 		<-done
 	}
+	b.live.close()
 	b.settler.close()
 	b.stop()
 	b.workers.Wait()

@@ -80,9 +80,11 @@ const (
 )
 
 const (
-	outboundFrames = 64  // frames waiting for one socket's writer
+	outboundFrames = 16  // frames waiting for one socket's writer
 	outboundEvents = 256 // presence events waiting for it; further ones are dropped
 	liveCopies     = 256 // republished references waiting for one connection; further ones are read from the stream
 	maxGarbage     = 20  // frames in a row that are not JSON, or precede hello
 	helloMaxBytes  = 64 << 10
+	readBuffer     = 2 << 10 // of each socket
+	writeBuffer    = 4 << 10 // of each socket that is being written to
 )

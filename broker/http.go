@@ -38,24 +38,24 @@ func (b *Broker) Handler() http.Handler {
 	})
 }
 
-// serveWS upgrades and serves one socket until it ends.
+// serveWS upgrades and serves one socket until it ends, on a goroutine of its own: what the HTTP server keeps for a request goes when this returns.
 func (b *Broker) serveWS(w http.ResponseWriter, r *http.Request) {
 	if !b.admitSocket() {
 		http.Error(w, "too many connections", http.StatusServiceUnavailable)
 		return
 	}
-	defer b.conns.Done()
 	ws, err := b.upgrader.Upgrade(w, r, nil)
 	if err != nil { // Upgrade has answered
 		b.mu.Lock()
 		b.greeting--
 		b.mu.Unlock()
+		b.conns.Done()
 		return
 	}
 	ctx, halt := context.WithCancel(context.Background())
 	c := &conn{
-		b: b, ws: ws, log: b.log, ctx: ctx, halt: halt, out: make(chan frame, outboundFrames), events: make(chan []byte, outboundEvents),
-		sends: make(chan pendingSend, b.lim.SendsInFlight), readDone: make(chan struct{}),
+		b: b, ws: ws, log: b.log, ctx: ctx, halt: halt, out: make(chan frame, outboundFrames), events: eventQueue{some: make(chan struct{}, 1)},
+		readDone: make(chan struct{}),
 	}
 	b.mu.Lock()
 	b.sockets[c] = struct{}{}
@@ -64,7 +64,10 @@ func (b *Broker) serveWS(w http.ResponseWriter, r *http.Request) {
 	if closed {
 		c.close(websocket.CloseGoingAway, reasonShutdown)
 	}
-	c.serve()
+	go func() {
+		defer b.conns.Done()
+		c.serve()
+	}()
 }
 
 // admitSocket counts a socket in, as one that has not said hello yet.

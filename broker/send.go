@@ -29,7 +29,11 @@ const noPeer = "no connected peer for target (not online, or targetSpec is your 
 
 // send begins one send and returns as soon as it is on its way to the store; answerSends answers in the order of the frames.
 func (c *conn) send(data []byte) {
-	p := pendingSend{ack: wire.Ack{Type: wire.TypeAck}}
+	if c.sends == nil {
+		c.sends = make(chan *pendingSend, c.b.lim.SendsInFlight)
+		c.acker.Go(c.answerSends)
+	}
+	p := &pendingSend{ack: wire.Ack{Type: wire.TypeAck}}
 	var f struct {
 		wire.Send
 		ReqID string `json:"_reqId"`
@@ -146,7 +150,7 @@ func (b *Broker) accept(rec *accepted) (jetstream.PubAckFuture, *refusal) {
 func (c *conn) answerSends() {
 	for p := range c.sends {
 		if p.no == nil {
-			p.no = c.outcome(&p)
+			p.no = c.outcome(p)
 		}
 		if p.no != nil {
 			p.ack.MessageID, p.ack.Error, p.ack.Code = "", p.no.message, p.no.code

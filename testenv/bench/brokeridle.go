@@ -19,7 +19,8 @@ const (
 )
 
 // idleConnections measures a broker with nothing but open connections.
-func (r *rig) idleConnections(ctx context.Context) error {
+func (r *rig) idleConnections() error {
+	ctx := context.Background()
 	numbers := []int{1000}
 	if r.full {
 		numbers = append(numbers, 10_000)
@@ -119,7 +120,8 @@ func (r *rig) idleMesh(ctx context.Context, b *brokerProc) (open []*crowd.Client
 }
 
 // restarts measures from exec to the first answer of a broker with many messages stored, after a good end and after kill -9.
-func (r *rig) restarts(ctx context.Context) error {
+func (r *rig) restarts() error {
+	ctx := context.Background()
 	messages := 100_000
 	switch {
 	case r.full:

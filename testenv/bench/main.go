@@ -17,7 +17,7 @@ func main() {
 	bin := flag.String("bin", "bin/claudemesh", "the binary to measure")
 	quick := flag.Bool("quick", false, "a tenth of the repetitions")
 	full := flag.Bool("full", false, "also what takes minutes: 10,000 connections, a million stored messages")
-	only := flag.String("only", "", "one part: daemon or broker")
+	only := flag.String("only", "", "one part: daemon, load, idle or restart (the last three are the broker's)")
 	flag.Parse()
 	path, err := filepath.Abs(*bin)
 	if err == nil {
@@ -47,11 +47,18 @@ func run(bin, only string, o options) error {
 	}()
 	defer r.close()
 	steps := []func() error{r.machine, r.size}
-	if only != "broker" {
-		steps = append(steps, r.start, r.autoStart, r.setUp, r.idleFresh, r.oneShot, r.accepts, r.endToEnd, r.sustained, r.tap, r.idleLoaded)
-	}
-	if only != "daemon" {
-		steps = append(steps, r.broker)
+	for _, part := range []struct {
+		name  string
+		steps []func() error
+	}{
+		{"daemon", []func() error{r.start, r.autoStart, r.setUp, r.idleFresh, r.oneShot, r.accepts, r.endToEnd, r.sustained, r.tap, r.idleLoaded}},
+		{"load", []func() error{r.brokerLoad}},
+		{"idle", []func() error{r.idleConnections}},
+		{"restart", []func() error{r.restarts}},
+	} {
+		if only == "" || only == part.name {
+			steps = append(steps, part.steps...)
+		}
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
