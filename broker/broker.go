@@ -69,8 +69,8 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.store, err = openStore(ctx, cfg.NC, b.lim); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
-	var cursor uint64
-	if cursor, err = b.load(ctx); err != nil {
+	var at position
+	if at, err = b.load(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
 	if b.idSecret == nil {
@@ -87,7 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	run, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
-	b.fan = newFanout(b.store, b.clock, b.log, cursor)
+	b.fan = newFanout(b.store, b.clock, b.log, at, !cfg.Unsynced)
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
@@ -95,8 +95,8 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	return b, nil
 }
 
-// load fills the caches from the bucket and returns the fan-out's cursor.
-func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
+// load fills the caches from the bucket and returns the fan-out's position.
+func (b *Broker) load(ctx context.Context) (at position, err error) {
 	type pending struct {
 		kind, meshID, key string
 		value             []byte
@@ -107,7 +107,7 @@ func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
 		case idSecretKey:
 			return json.Unmarshal(value, &b.idSecret)
 		case cursorKey:
-			return json.Unmarshal(value, &cursor)
+			return json.Unmarshal(value, &at)
 		case "mesh":
 			var rec meshRecord
 			if err := json.Unmarshal(value, &rec); err != nil {
@@ -120,18 +120,18 @@ func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return at, err
 	}
 	for _, kind := range []string{"member", "state", "session"} {
 		for _, p := range later {
 			if m := b.meshes[p.meshID]; m != nil && p.kind == kind {
 				if err := m.load(p.kind, p.key, p.value); err != nil {
-					return 0, fmt.Errorf("read bucket: %s %s: %w", p.kind, p.key, err)
+					return at, fmt.Errorf("read bucket: %s %s: %w", p.kind, p.key, err)
 				}
 			}
 		}
 	}
-	return cursor, nil
+	return at, nil
 }
 
 // Close tells every client that the broker goes (1001 "shutting down"), waits for their connections and the workers, and saves where the fan-out is.

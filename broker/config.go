@@ -20,6 +20,8 @@ type Config struct {
 	Version   string          // shown by GET /health
 	PublicURL string          // the ws or wss URL under which clients reach this broker; returned with created meshes
 	Limits    Limits
+	// Unsynced says that the store does not sync every write, so that nothing is gained by writing many at once.
+	Unsynced bool
 	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
 	AdminTokenHash [32]byte
 }

@@ -55,12 +55,12 @@ func acceptConfig(l Limits) jetstream.StreamConfig {
 	}
 }
 
-// mailConfig keeps references. The duplicate window is what makes the fan-out's second run after a crash harmless.
+// mailConfig keeps references.
 func mailConfig(l Limits) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: mailStream, Description: "mailboxes", Subjects: []string{"mbx.*.*"},
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxBytes: l.MaxStore / 10 * 2, MaxAge: l.Retention, AllowDirect: true, Duplicates: min(time.Hour, l.Retention),
+		MaxBytes: l.MaxStore / 10 * 2, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second, AllowAtomicPublish: true,
 		RePublish: &jetstream.RePublish{Source: ">", Destination: livePrefix + ">"},
 	}
 }
