@@ -118,7 +118,7 @@ func (p *pump) empty(b *box) error {
 			switch {
 			case e.seq <= b.cursor:
 			case e.last <= b.cursor:
-				err = p.deliver(b, e.seq, e.data)
+				err = p.deliver(b, e.seq, e.last, e.data)
 			default:
 				err = p.catchUp(b)
 			}
@@ -131,7 +131,7 @@ func (p *pump) empty(b *box) error {
 
 // catchUp reads the mailbox from the stream.
 func (p *pump) catchUp(b *box) error {
-	for {
+	for prev := uint64(0); ; {
 		msg, err := p.c.b.store.holding(b.subject).GetMsg(p.c.ctx, b.cursor+1, jetstream.WithGetMsgSubject(b.subject))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
@@ -139,14 +139,19 @@ func (p *pump) catchUp(b *box) error {
 		if err != nil {
 			return err
 		}
-		if err := p.deliver(b, msg.Sequence, msg.Data); err != nil {
+		if prev != b.cursor {
+			prev = 0 // not what was read from
+		}
+		if err := p.deliver(b, msg.Sequence, prev, msg.Data); err != nil {
 			return err
 		}
+		prev = msg.Sequence
 	}
 }
 
-// deliver pushes one entry, waiting for room if the client owes acknowledgements, and moves the cursor over it.
-func (p *pump) deliver(b *box, seq uint64, data []byte) error {
+// deliver pushes one entry, waiting for room if the client owes acknowledgements, and moves the cursor over it. prev is the entry before it, if known: see
+// settlement.
+func (p *pump) deliver(b *box, seq, prev uint64, data []byte) error {
 	c := p.c
 	if c.b.settler.settled(b.subject, seq) {
 		b.cursor = seq
@@ -158,17 +163,19 @@ func (p *pump) deliver(b *box, seq uint64, data []byte) error {
 		b.cursor = seq
 		return nil
 	}
-	w := waiting{subject: b.subject, key: b.key, seq: seq}
+	w := waiting{subject: b.subject, key: b.key, seq: seq, prev: prev}
 	var id string
-	var v any
+	var encoded []byte
+	var err error
 	if m.Receipt != nil {
 		r := *m.Receipt
 		r.MailID = "r" + strconv.FormatUint(seq, 10)
-		id, v = r.MailID, r
+		id = r.MailID
+		encoded, err = wire.Encode(r)
 	} else {
 		rec, err := c.b.store.record(c.ctx, m.Accept)
 		if errors.Is(err, jetstream.ErrMsgNotFound) { // the message has expired; so will its references
-			c.b.settler.add(settlement{subject: b.subject, seq: seq})
+			c.b.settler.add(settlement{subject: b.subject, seq: seq, prev: prev})
 			b.cursor = seq
 			return nil
 		}
@@ -179,9 +186,9 @@ func (p *pump) deliver(b *box, seq uint64, data []byte) error {
 			b.cursor = seq // for another connection of this member
 			return nil
 		}
-		id, v, w.cmid, w.sender = rec.ID, rec.push(), rec.CMID, rec.MemberPubkey
+		id, w.cmid, w.sender = rec.ID, rec.CMID, rec.MemberPubkey
+		encoded, err = rec.frame()
 	}
-	encoded, err := wire.Encode(v)
 	if err != nil {
 		c.log.Error("mail not sendable, passed over", "seq", seq, "err", err)
 		b.cursor = seq
@@ -191,7 +198,7 @@ func (p *pump) deliver(b *box, seq uint64, data []byte) error {
 	case ended:
 		return c.ctx.Err()
 	case early:
-		c.b.settler.add(settlement{subject: b.subject, seq: seq})
+		c.b.settler.add(settlement{subject: b.subject, seq: seq, prev: prev})
 	case held:
 		if !c.push(frame{data: encoded, sent: func() { p.sent(id) }}) {
 			return c.ctx.Err()

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"sync"
 	"time"
 
 	"claudemesh/mesh"
@@ -77,6 +78,9 @@ type accepted struct {
 	At           int64    `json:"at"`
 
 	size int // bytes of the encoded form
+	once sync.Once
+	sent []byte // the push frame, the same for every recipient
+	bad  error
 }
 
 // push is the frame that carries an accepted message.
@@ -90,6 +94,12 @@ func (a *accepted) push() wire.Push {
 		SenderName: a.Name, ReplyToID: a.ReplyTo, Priority: a.Priority, Nonce: a.Nonce, Ciphertext: a.Ciphertext,
 		CreatedAt: wire.Timestamp(unixMilli(a.At)), ClientMessageID: a.CMID, RequestFingerprint: a.Fingerprint, TargetSpec: a.Target,
 	}
+}
+
+// frame is push, encoded once however many receive it. It must not be changed.
+func (a *accepted) frame() ([]byte, error) {
+	a.once.Do(func() { a.sent, a.bad = wire.Encode(a.push()) })
+	return a.sent, a.bad
 }
 
 func unixMilli(ms int64) time.Time { return time.UnixMilli(ms) }

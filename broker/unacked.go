@@ -10,6 +10,7 @@ type waiting struct {
 	subject string // its mailbox
 	key     string // the mailbox key it was addressed to
 	seq     uint64 // in the stream that holds it
+	prev    uint64 // the entry before it, see settlement
 	cmid    string
 	sender  string // public key of the sending member; "" for a receipt
 }
@@ -88,7 +89,7 @@ func (p *pump) sent(id string) {
 	taken, _ := p.take(id, "")
 	for _, w := range taken {
 		if !p.c.b.acknowledged(p.c.mesh, w.key) {
-			p.c.b.settler.add(settlement{subject: w.subject, seq: w.seq})
+			p.c.b.settler.add(settlement{subject: w.subject, seq: w.seq, prev: w.prev})
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -271,12 +270,18 @@ func (r *rig) broadcasts(ctx context.Context, m *crowdMesh, how string) error {
 	var mu sync.Mutex
 	var lat sample
 	var begun time.Time
+	all := make(chan struct{}, 1) // one broadcast has reached everybody
 	stop, err := m.listeners(ctx, broadcastTo, func([]byte) {
 		now := time.Now()
 		mu.Lock()
 		lat = append(lat, now.Sub(begun))
 		mu.Unlock()
-		arrived.Add(1)
+		if arrived.Add(1)%broadcastTo == 0 {
+			select {
+			case all <- struct{}{}:
+			default:
+			}
+		}
 	})
 	if err != nil {
 		return err
@@ -300,11 +305,10 @@ func (r *rig) broadcasts(ctx context.Context, m *crowdMesh, how string) error {
 		if err := cast(); err != nil {
 			return err
 		}
-		for arrived.Load() < sent*broadcastTo { // a sleep would be longer than what is measured
-			runtime.Gosched()
-			if time.Since(begun) > time.Minute {
-				return fmt.Errorf("%d of %d pushes came", arrived.Load(), sent*broadcastTo)
-			}
+		select {
+		case <-all:
+		case <-time.After(time.Minute):
+			return fmt.Errorf("%d of %d pushes came", arrived.Load(), sent*broadcastTo)
 		}
 	}
 	mu.Lock()
