@@ -28,14 +28,15 @@ var mayImport = map[string][]string{
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},
+	"testenv/crowd":      {"wire", "mesh"},
 	"testenv/bench":      nil,
 }
 
 // Packages of others that only some rooms may touch.
 var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
-	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/bench"},
-	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/bench"},
+	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench"},
+	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench"},
 	"modernc.org/sqlite":             {"daemon/groupcommit"},
 }
 

@@ -35,7 +35,8 @@ type Broker struct {
 	closed   bool
 	meshes   map[string]*meshState
 	sockets  map[*conn]struct{}
-	greeting int // sockets that have not said hello
+	greeting int     // sockets that have not said hello
+	silent   []*conn // those of them that are upgraded, the oldest first
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
 	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses

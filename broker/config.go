@@ -30,7 +30,7 @@ type Config struct {
 type Limits struct {
 	ConnsPerMesh      int           // 1000 registered connections per mesh
 	Conns             int           // 4096 sockets in all
-	Unauthenticated   int           // 256 sockets that have not said hello yet
+	Unauthenticated   int           // 256 sockets that have not said hello yet; of more, the longest silent are closed
 	HelloDeadline     time.Duration // 10 s from upgrade to hello
 	MaxStore          int64         // 1 GiB of disk for all streams together
 	Retention         time.Duration // 30 days: life of undelivered mail and of the memory of client message ids
@@ -78,6 +78,7 @@ const (
 	readDeadline  = 75 * time.Second // a socket that answers none for this long is dead
 	writeDeadline = 10 * time.Second // one frame
 	lingerFor     = time.Second      // after a close frame, for the peer's
+	graceful      = time.Second      // for a hello, however many sockets are waiting
 	storeDeadline = 10 * time.Second // one request to JetStream
 )
 

@@ -66,6 +66,7 @@ func (b *Broker) depart(c *conn) {
 	delete(b.sockets, c)
 	if c.mesh == nil {
 		b.greeting--
+		b.spoken(c)
 		b.mu.Unlock()
 		return
 	}

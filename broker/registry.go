@@ -78,6 +78,7 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, parentMemberID, name st
 	m.enter(c)
 	c.mesh = m
 	b.greeting--
+	b.spoken(c)
 	b.mu.Unlock()
 
 	for o, f := range bye {

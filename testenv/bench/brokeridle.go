@@ -137,21 +137,25 @@ func (r *rig) restarts() error {
 	if err != nil {
 		return err
 	}
-	members, err := m.Enrol(ctx, max(2, messages/9000))
+	members, err := m.Enrol(ctx, max(2, messages/8000))
 	if err != nil {
 		return err
 	}
 	begin := time.Now()
-	if err := fill(ctx, &crowdMesh{Mesh: m, members: members}, messages); err != nil {
+	away := &crowdMesh{Mesh: m, members: members}
+	if err := fill(ctx, away, messages); err != nil {
 		return err
 	}
 	row("broker: stored for members who are away", "%d messages in %.1f s: %.0f/s", messages, time.Since(begin).Seconds(), float64(messages)/time.Since(begin).Seconds())
 	for _, end := range []struct {
 		name string
 		stop func() error
-	}{{"a good end", b.stop}, {"kill -9", b.kill}} {
+	}{{"kill -9", b.kill}, {"a good end", b.stop}} {
 		var lat sample
 		for range 3 {
+			if err := fill(ctx, away, messages/100); err != nil { // so that there is something to lose
+				return err
+			}
 			if err := end.stop(); err != nil {
 				return err
 			}
@@ -165,7 +169,8 @@ func (r *rig) restarts() error {
 				return err
 			}
 			lat = append(lat, d)
-			if err := knows(ctx, b, m, members[0]); err != nil {
+			away.Broker = b.Broker
+			if err := knows(ctx, away.Mesh, members[0]); err != nil {
 				return err
 			}
 		}
@@ -173,18 +178,24 @@ func (r *rig) restarts() error {
 		if messages == 1_000_000 {
 			note = "  (aim < 2 s)"
 		}
-		size, err := rss(b.cmd.Process.Pid)
-		if err != nil {
-			size = 0
-		}
-		row(fmt.Sprintf("broker: restart over %d messages after %s", messages, end.name), "p50 %.2f s, worst %.2f s; then RSS %.0f MB%s", lat.median().Seconds(), lat.at(1).Seconds(), size, note)
+		row(fmt.Sprintf("broker: restart over %d messages after %s", messages, end.name), "p50 %.2f s, worst %.2f s%s%s", lat.median().Seconds(), lat.at(1).Seconds(), sizeOf(b), note)
 	}
 	return b.discard()
+}
+
+// sizeOf says how large a broker is, where that can be known.
+func sizeOf(b *brokerProc) string {
+	size, err := rss(b.cmd.Process.Pid)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("; then RSS %.0f MB", size)
 }
 
 // fill stores messages for members who are not there.
 func fill(ctx context.Context, m *crowdMesh, messages int) error {
 	const clients = 8
+	m.serial++
 	var wg sync.WaitGroup
 	errs := make([]error, clients)
 	body := strings.Repeat("x", 64)
@@ -196,7 +207,7 @@ func fill(ctx context.Context, m *crowdMesh, messages int) error {
 		wg.Go(func() {
 			defer s.Close()
 			for n := i; n < messages && errs[i] == nil; n += clients {
-				errs[i] = s.send(crowd.Send(fmt.Sprint("fill-", n), m.members[n%len(m.members)].PublicKey(), body))
+				errs[i] = s.send(crowd.Send(fmt.Sprintf("fill-%d-%d", m.serial, n), m.members[n%len(m.members)].PublicKey(), body))
 			}
 			errs[i] = errors.Join(errs[i], s.quiet())
 		})
@@ -206,11 +217,9 @@ func fill(ctx context.Context, m *crowdMesh, messages int) error {
 }
 
 // knows checks that the broker has its mail: the first message in a mailbox is pushed.
-func knows(ctx context.Context, b *brokerProc, m *crowd.Mesh, who crowd.Member) error {
-	here := *m
-	here.Broker = b.Broker
+func knows(ctx context.Context, m *crowd.Mesh, who crowd.Member) error {
 	came := make(chan struct{}, 1)
-	c, err := here.Join(ctx, who, func(_ *crowd.Client, _ string, data []byte) {
+	c, err := m.Join(ctx, who, func(_ *crowd.Client, _ string, data []byte) {
 		if crowd.Field(data, "client_message_id") != "" {
 			select {
 			case came <- struct{}{}:

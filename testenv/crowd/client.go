@@ -142,17 +142,22 @@ func (c *Client) Call(ctx context.Context, v any, reqID string) ([]byte, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	var data []byte
 	select {
-	case data := <-answer:
-		if typeOf(data) == wire.TypeError {
-			return nil, fmt.Errorf("%w: %.300s", ErrRefused, data)
-		}
-		return data, nil
-	case <-c.done:
-		return nil, fmt.Errorf("broker hung up: %w", c.err)
+	case data = <-answer:
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-c.done:
+		select {
+		case data = <-answer: // the last thing it said
+		default:
+			return nil, fmt.Errorf("broker hung up: %w", c.err)
+		}
 	}
+	if typeOf(data) == wire.TypeError {
+		return nil, fmt.Errorf("%w: %.300s", ErrRefused, data)
+	}
+	return data, nil
 }
 
 // Done is closed when the socket has ended; Err then says how.
