@@ -2,11 +2,14 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Headers of an atomic batch, and how many messages one may have.
@@ -15,11 +18,21 @@ const (
 	batchSeq    = "Nats-Batch-Sequence"
 	batchCommit = "Nats-Batch-Commit"
 	maxBatch    = 1000
+	// fewAlone is how many messages are written faster one by one than as a batch, which has a cost of its own.
+	fewAlone = 8
 )
 
-// publishAll stores up to maxBatch messages of one stream in one atomic batch: all of them or none, with one fsync in all where each alone would have
-// its own. It returns the sequence of the last. After an error that is the connection's rather than the stream's it is not known which of the two it was.
-func (s *store) publishAll(ctx context.Context, msgs []*nats.Msg) (last uint64, err error) {
+// batchAck answers the last message of a batch.
+type batchAck struct {
+	Seq   uint64              `json:"seq"` // of the last message
+	Count int                 `json:"count"`
+	Error *jetstream.APIError `json:"error"`
+}
+
+// publishAll stores up to maxBatch messages of one stream in one atomic batch: all of them or none, one behind the other, with one fsync in all where each
+// alone would have its own. It returns the sequence of the first. An error that is a *jetstream.APIError means that none is stored; after any other it is
+// not known.
+func (s *store) publishAll(ctx context.Context, msgs []*nats.Msg) (first uint64, err error) {
 	id := strings.TrimPrefix(nats.NewInbox(), nats.InboxPrefix)
 	for i, m := range msgs {
 		if m.Header == nil {
@@ -35,9 +48,36 @@ func (s *store) publishAll(ctx context.Context, msgs []*nats.Msg) (last uint64, 
 			return 0, fmt.Errorf("write batch: %w", err)
 		}
 	}
-	ack, err := s.js.PublishMsg(ctx, msgs[len(msgs)-1])
+	answer, err := s.nc.RequestMsgWithContext(ctx, msgs[len(msgs)-1])
 	if err != nil {
-		return 0, fmt.Errorf("write batch of %d: %w", len(msgs), err)
+		return 0, fmt.Errorf("write batch: %w", err)
 	}
-	return ack.Sequence, nil
+	var ack batchAck
+	switch err := json.Unmarshal(answer.Data, &ack); {
+	case err != nil:
+		return 0, fmt.Errorf("write batch: %w", err)
+	case ack.Error != nil:
+		return 0, fmt.Errorf("write batch: %w", ack.Error)
+	case ack.Count != len(msgs) || ack.Seq < uint64(ack.Count):
+		return 0, fmt.Errorf("write batch: %w: %.200s", errBatchAck, answer.Data)
+	}
+	return ack.Seq + 1 - uint64(ack.Count), nil
+}
+
+// errBatchAck is for a store that does not say what became of a batch.
+var errBatchAck = errors.New("answer is not that of this batch")
+
+// notStored reports whether a batch was refused, so that its messages may be written one by one.
+func notStored(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api)
+}
+
+// withoutBatch takes the headers of a refused batch off its messages.
+func withoutBatch(msgs []*nats.Msg) {
+	for _, m := range msgs {
+		m.Header.Del(batchID)
+		m.Header.Del(batchSeq)
+		m.Header.Del(batchCommit)
+	}
 }

@@ -27,9 +27,10 @@ type Broker struct {
 	started  time.Time
 	upgrader websocket.Upgrader
 
-	fan     *fanout
-	settler *settler
-	live    *live
+	fan       *fanout
+	settler   *settler
+	live      *live
+	committer *committer // nil: the store does not sync every write
 
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
@@ -92,6 +93,10 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
+	if !cfg.Unsynced {
+		b.committer = newCommitter(b.store)
+		b.workers.Go(b.committer.run)
+	}
 	b.workers.Go(b.live.watch)
 	return b, nil
 }
@@ -167,6 +172,9 @@ func (b *Broker) Close(ctx context.Context) error {
 	}
 	b.live.close()
 	b.settler.close()
+	if b.committer != nil {
+		b.committer.close()
+	}
 	b.stop()
 	b.workers.Wait()
 	if saveErr := b.fan.save(context.WithoutCancel(ctx)); saveErr != nil {

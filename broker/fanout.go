@@ -59,10 +59,7 @@ type reference struct {
 	subject string
 }
 
-const (
-	fanoutWindow = 128 // messages whose references may be on their way to the store
-	fewAlone     = 8   // so many references are written faster one by one than as a batch, which has a cost of its own
-)
+const fanoutWindow = 128 // messages whose references may be on their way to the store
 
 func newFanout(s *store, clock clockwork.Clock, log *slog.Logger, at position, group bool) *fanout {
 	return &fanout{store: s, clock: clock, log: log, group: group, at: at, saved: at, unsure: true, fresh: true, wake: make(chan struct{}, 1)}
@@ -206,10 +203,11 @@ func (f *fanout) write(ctx context.Context, group []delivery) error {
 	if f.group && !f.singly && len(msgs) > fewAlone {
 		var last uint64
 		for chunk := range slices.Chunk(msgs, maxBatch) {
-			var err error
-			if last, err = f.store.publishAll(ctx, chunk); err != nil {
+			first, err := f.store.publishAll(ctx, chunk)
+			if err != nil {
 				return fmt.Errorf("write references: %w", err)
 			}
+			last = first + uint64(len(chunk)) - 1
 		}
 		for _, d := range group {
 			f.passed(d, last)

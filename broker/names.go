@@ -51,7 +51,7 @@ func acceptConfig(l Limits) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: acceptStream, Description: "accepted messages", Subjects: []string{"accept.*.*"},
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxBytes: l.MaxStore / 10 * 6, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second,
+		MaxBytes: l.MaxStore / 10 * 6, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second, AllowAtomicPublish: true,
 	}
 }
 

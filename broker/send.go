@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,7 +20,7 @@ type pendingSend struct {
 	ack    wire.Ack // id and request id
 	rec    *accepted
 	first  *accepted
-	future jetstream.PubAckFuture
+	future promise
 	no     *refusal
 }
 
@@ -128,7 +127,7 @@ func (c *conn) route(rec *accepted) *refusal {
 }
 
 // accept starts the write that is the acceptance: it succeeds only if no message has that id.
-func (b *Broker) accept(rec *accepted) (jetstream.PubAckFuture, *refusal) {
+func (b *Broker) accept(rec *accepted) (promise, *refusal) {
 	if b.fan.broken.Load() {
 		return nil, refused(wire.AckUnavailable, "unavailable: the store does not take mail now")
 	}
@@ -137,8 +136,7 @@ func (b *Broker) accept(rec *accepted) (jetstream.PubAckFuture, *refusal) {
 		return nil, refused(wire.AckInvalid, "invalid: "+err.Error())
 	}
 	rec.size = len(data)
-	msg := &nats.Msg{Subject: acceptSubject(rec.Mesh, rec.ID), Data: data}
-	future, err := b.store.js.PublishMsgAsync(msg, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithStallWait(storeDeadline))
+	future, err := b.keep(&nats.Msg{Subject: acceptSubject(rec.Mesh, rec.ID), Data: data})
 	if err != nil {
 		b.log.Warn("send refused", "err", err)
 		return nil, refused(wire.AckUnavailable, "unavailable: the store does not answer")
@@ -175,9 +173,9 @@ func (c *conn) outcome(p *pendingSend) *refusal {
 	if p.first != nil {
 		return p.repeats(p.first)
 	}
-	stored, err := await(context.Background(), p.future)
+	seq, err := p.future.wait()
 	if err == nil {
-		c.b.store.bodies.put(stored.Sequence, p.rec)
+		c.b.store.bodies.put(seq, p.rec)
 		p.ack.Queued, p.ack.MessageID = true, p.rec.ID
 		return nil
 	}
