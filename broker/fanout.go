@@ -17,7 +17,7 @@ import (
 
 // fanout turns accepted messages into mailbox references, in the order of acceptance, each exactly once.
 //
-// Its position is the last accepted sequence whose references are all stored. It is saved about once a second and at Close. Whenever it is not known what
+// Its position is the last accepted sequence whose references are all stored. It is saved about once a second, after every thousand messages and at Close. Whenever it is not known what
 // was stored beyond it (after a crash, after a failure), the end of the mail stream is read first, and what is there is not written again. A reference
 // that was acknowledged and deleted in that stretch comes back once, which clients must bear anyway (at least once). The stream's own duplicate window
 // would do that too, but it costs memory for every reference of an hour.
@@ -59,7 +59,10 @@ type reference struct {
 	subject string
 }
 
-const fanoutWindow = 128 // messages whose references may be on their way to the store
+const (
+	fanoutWindow = 128  // messages whose references may be on their way to the store
+	saveEvery    = 1000 // messages after which the position is saved, or a second, whichever comes first
+)
 
 func newFanout(s *store, clock clockwork.Clock, log *slog.Logger, at position, group bool) *fanout {
 	return &fanout{store: s, clock: clock, log: log, group: group, at: at, saved: at, unsure: true, fresh: true, wake: make(chan struct{}, 1)}
@@ -93,10 +96,15 @@ func (f *fanout) run(ctx context.Context) {
 			return
 		case <-wake:
 		case <-tick.Chan():
-			if err := f.save(ctx); err != nil && ctx.Err() == nil {
-				f.log.Warn("fan-out position not saved", "err", err)
-			}
+			f.keep(ctx)
 		}
+	}
+}
+
+// keep saves the position; a failure costs nothing but work after a crash.
+func (f *fanout) keep(ctx context.Context) {
+	if err := f.save(ctx); err != nil && ctx.Err() == nil {
+		f.log.Warn("fan-out position not saved", "err", err)
 	}
 }
 
@@ -128,6 +136,9 @@ func (f *fanout) pass(ctx context.Context) error {
 		if len(group) == 0 {
 			f.unsure, f.there, f.singly = false, nil, false
 			return nil
+		}
+		if f.at.Accept-f.saved.Accept >= saveEvery {
+			f.keep(ctx)
 		}
 	}
 }
