@@ -16,7 +16,8 @@ var mayImport = map[string][]string{
 	"wire":               {"mesh"},
 	"bus":                {"mesh"},
 	"bridge":             {"bus", "wire", "mesh"},
-	"broker":             {"bus", "wire", "mesh"}, // bus for the server type of its embedded store
+	"broker":             {"bus", "wire", "mesh", "broker/fts"}, // bus for the server type of its embedded store
+	"broker/fts":         {},
 	"daemon/groupcommit": {},
 	"daemon/outbox":      {"daemon/groupcommit", "mesh"},
 	"daemon/inbox":       {"daemon/groupcommit", "mesh"},
@@ -24,20 +25,22 @@ var mayImport = map[string][]string{
 	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session"},
 	"mcp":                {"bus", "mesh", "mcp/feed"},
 	"mcp/feed":           {"bus", "mesh"},
-	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "mcp", "mcp/feed"},
+	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "mcp", "mcp/feed", "testenv/conformance"},
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},
 	"testenv/crowd":      {"wire", "mesh"},
 	"testenv/bench":      nil,
+	// What a command of the product runs imports no testing package and no room but the protocol's.
+	"testenv/conformance": {"bridge", "wire", "mesh"},
 }
 
 // Packages of others that only some rooms may touch.
 var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
-	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench"},
+	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance"},
 	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench"},
-	"modernc.org/sqlite":             {"daemon/groupcommit"},
+	"modernc.org/sqlite":             {"daemon/groupcommit", "broker/fts"},
 }
 
 func TestRoomsImportOnlyWhatTheirRowAllows(t *testing.T) {

@@ -5,7 +5,8 @@ import "claudemesh/wire"
 // unanswered lists the operations to which a reference broker never replies, whatever the request holds.
 func unanswered(op string) bool {
 	switch op {
-	case wire.TypeSetStatus, wire.TypeSetSummary, wire.TypeSetStats, wire.TypeJoinGroup, wire.TypeLeaveGroup, "unsubscribe":
+	case wire.TypeSetStatus, wire.TypeSetSummary, wire.TypeSetStats, wire.TypeJoinGroup, wire.TypeLeaveGroup,
+		"topic_join", "topic_leave", "topic_mark_read", "set_state", "mcp_unregister", "mcp_call_response", "publish", "unsubscribe":
 		return true
 	}
 	return false

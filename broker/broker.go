@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/jonboulle/clockwork"
 )
 
@@ -31,6 +32,11 @@ type Broker struct {
 	settler   *settler
 	live      *live
 	committer *committer // nil: the store does not sync every write
+	view      *searchView
+	memories  *index
+	shelves   shelves
+
+	used *lru.Cache[string, struct{}] // signatures of HTTP requests
 
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
@@ -38,6 +44,7 @@ type Broker struct {
 	sockets  map[*conn]struct{}
 	greeting int     // sockets that have not said hello
 	silent   []*conn // those of them that are upgraded, the oldest first
+	calls    map[string]*serviceCall
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
 	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
@@ -64,10 +71,13 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{},
+		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, calls: map[string]*serviceCall{},
 		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: writeDeadline},
 	}
 	var err error
+	if b.used, err = lru.New[string, struct{}](usedSignatures); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
 	if b.store, err = openStore(ctx, cfg.NC, b.lim); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
@@ -84,8 +94,15 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 			return nil, fmt.Errorf("open broker: %w", err)
 		}
 	}
-	if b.live, err = openLive(cfg.NC); err != nil {
+	b.shelves.of = map[string]*shelf{}
+	if b.view, err = openSearch(cfg.Dir, b.log); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if b.memories, err = newIndex(ctx, b.view, b.log, b.store.dataS, dataPrefix+recordKey(familyMemory, "*", "*"), memoryDocs); err != nil {
+		return nil, errors.Join(fmt.Errorf("open broker: %w", err), b.view.Close())
+	}
+	if b.live, err = openLive(cfg.NC); err != nil {
+		return nil, errors.Join(fmt.Errorf("open broker: %w", err), b.view.Close())
 	}
 	run, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
@@ -95,9 +112,10 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b.workers.Go(b.settler.run)
 	if !cfg.Unsynced {
 		b.committer = newCommitter(b.store)
-		b.workers.Go(b.committer.run)
+		go b.committer.run() // Close waits for it, behind everybody who may still use it
 	}
 	b.workers.Go(b.live.watch)
+	b.workers.Go(func() { b.memories.catchUp(run) })
 	return b, nil
 }
 
@@ -172,13 +190,16 @@ func (b *Broker) Close(ctx context.Context) error {
 	}
 	b.live.close()
 	b.settler.close()
+	b.stop()
+	b.workers.Wait()
 	if b.committer != nil {
 		b.committer.close()
 	}
-	b.stop()
-	b.workers.Wait()
 	if saveErr := b.fan.save(context.WithoutCancel(ctx)); saveErr != nil {
 		err = errors.Join(err, fmt.Errorf("close broker: %w", saveErr))
+	}
+	if viewErr := b.view.Close(); viewErr != nil {
+		err = errors.Join(err, fmt.Errorf("close broker: %w", viewErr))
 	}
 	return err
 }

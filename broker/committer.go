@@ -14,6 +14,10 @@ import (
 type committer struct {
 	store *store
 	jobs  chan *commit
+	ended chan struct{}
+
+	mu     sync.RWMutex
+	closed bool
 }
 
 // commit is one message to be stored.
@@ -30,21 +34,36 @@ const (
 )
 
 func newCommitter(s *store) *committer {
-	return &committer{store: s, jobs: make(chan *commit, commitQueue)}
+	return &committer{store: s, jobs: make(chan *commit, commitQueue), ended: make(chan struct{})}
 }
 
-// add queues a message that is to be stored if its subject is unused. It blocks while thousands are waiting; run always makes progress.
-func (k *committer) add(msg *nats.Msg) *commit {
+// add queues a message that is to be stored if its subject is unused. It blocks while thousands are waiting; run always makes progress. The error is
+// ErrClosed.
+func (k *committer) add(msg *nats.Msg) (*commit, error) {
 	msg.Header = nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}
 	c := &commit{msg: msg, done: make(chan struct{})}
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if k.closed {
+		return nil, ErrClosed
+	}
 	k.jobs <- c
-	return c
+	return c, nil
 }
 
-// close lets run end once everything queued is done. No add may follow.
-func (k *committer) close() { close(k.jobs) }
+// close returns when everything queued is done.
+func (k *committer) close() {
+	k.mu.Lock()
+	if !k.closed {
+		k.closed = true
+		close(k.jobs)
+	}
+	k.mu.Unlock()
+	<-k.ended
+}
 
 func (k *committer) run() {
+	defer close(k.ended)
 	var next *commit // taken from the queue, but not of this group
 	for {
 		first := next
@@ -123,22 +142,26 @@ func (c *commit) end(seq uint64, err error) {
 	close(c.done)
 }
 
-// wait returns the sequence under which the message is stored. It ends by itself: every write has its deadline.
-func (c *commit) wait() (uint64, error) {
-	<-c.done
-	return c.seq, c.err
+func (c *commit) wait(ctx context.Context) (uint64, error) {
+	select {
+	case <-c.done:
+		return c.seq, c.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }
 
-// promise is a write on its way to the store.
+// promise is a write on its way to the store. It ends by itself: every write has its deadline.
 type promise interface {
-	wait() (seq uint64, err error)
+	// wait returns the sequence under which the message is stored.
+	wait(ctx context.Context) (seq uint64, err error)
 }
 
 // published is the promise of a store that does not sync every write, where nothing is gained by waiting for others.
 type published struct{ future jetstream.PubAckFuture }
 
-func (p published) wait() (uint64, error) {
-	ack, err := await(context.Background(), p.future)
+func (p published) wait(ctx context.Context) (uint64, error) {
+	ack, err := await(ctx, p.future)
 	if err != nil {
 		return 0, err
 	}
@@ -148,7 +171,11 @@ func (p published) wait() (uint64, error) {
 // keep starts the write of a message that is to be stored if its subject is unused.
 func (b *Broker) keep(msg *nats.Msg) (promise, error) {
 	if b.committer != nil {
-		return b.committer.add(msg), nil
+		c, err := b.committer.add(msg)
+		if err != nil {
+			return nil, fmt.Errorf("write message: %w", err)
+		}
+		return c, nil
 	}
 	future, err := b.store.js.PublishMsgAsync(msg, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithStallWait(storeDeadline))
 	if err != nil {

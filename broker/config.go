@@ -22,6 +22,8 @@ type Config struct {
 	Limits    Limits
 	// Unsynced says that the store does not sync every write, so that nothing is gained by writing many at once.
 	Unsynced bool
+	// Dir is an existing directory for what can be made again, the search view. Empty: it is kept in memory and made at every start.
+	Dir string
 	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
 	AdminTokenHash [32]byte
 }
@@ -40,6 +42,10 @@ type Limits struct {
 	SessionsPerMember int           // 256 remembered session keys per member; the longest unseen are forgotten
 	MembersPerMesh    int           // 4096
 	Meshes            int           // 1000
+	StateKeys         int           // 1000 keys of shared state per mesh
+	MemoriesPerMesh   int           // 10,000
+	SkillsPerMesh     int           // 1000
+	ServicesPerMesh   int           // 64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -55,6 +61,10 @@ func (l Limits) withDefaults() Limits {
 	l.SessionsPerMember = cmp.Or(l.SessionsPerMember, 256)
 	l.MembersPerMesh = cmp.Or(l.MembersPerMesh, 4096)
 	l.Meshes = cmp.Or(l.Meshes, 1000)
+	l.StateKeys = cmp.Or(l.StateKeys, 1000)
+	l.MemoriesPerMesh = cmp.Or(l.MemoriesPerMesh, 10_000)
+	l.SkillsPerMesh = cmp.Or(l.SkillsPerMesh, 1000)
+	l.ServicesPerMesh = cmp.Or(l.ServicesPerMesh, 64)
 	return l
 }
 
@@ -90,4 +100,5 @@ const (
 	helloMaxBytes  = 64 << 10
 	readBuffer     = 2 << 10 // of each socket
 	writeBuffer    = 4 << 10 // of each socket that is being written to
+	usedSignatures = 65536   // of HTTP requests, remembered; the older ones are refused by their timestamps
 )

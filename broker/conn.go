@@ -45,7 +45,9 @@ type conn struct {
 	name         string
 	keys         []string // mailboxes
 	ownMulticast bool
+	caps         []string // what the session was limited to; nil: nothing
 	receipts     bool
+	changes      bool // it wants frames like skill_change
 	since        time.Time
 	place        place
 	pump         *pump
@@ -221,6 +223,16 @@ func (c *conn) push(f frame) bool {
 	case c.out <- f:
 		return true
 	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// offer is push without waiting: false when the client does not keep up, or the connection ended.
+func (c *conn) offer(f frame) bool {
+	select {
+	case c.out <- f:
+		return true
+	default:
 		return false
 	}
 }

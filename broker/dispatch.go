@@ -33,31 +33,18 @@ func (c *conn) handle(data []byte) {
 		return
 	}
 	c.garbage = 0
-	switch head.Type {
-	case wire.TypeSend:
-		c.send(data)
-	case wire.TypeClientAck:
-		c.clientAck(data, head.ReqID)
-	case wire.TypeListPeers:
-		c.listPeers(head.ReqID)
-	case wire.TypeSetStatus:
-		c.setStatus(data, head.ReqID)
-	case wire.TypeSetSummary:
-		c.setSummary(data, head.ReqID)
-	case wire.TypeSetVisible:
-		c.setVisible(data, head.ReqID)
-	case wire.TypeSetStats:
-		c.setStats(data, head.ReqID)
-	case wire.TypeJoinGroup:
-		c.joinGroup(data, head.ReqID)
-	case wire.TypeLeaveGroup:
-		c.leaveGroup(data, head.ReqID)
-	case wire.TypeInviteCreate:
-		c.inviteCreate(data, head.ReqID)
-	case wire.TypeHello, wire.TypeSessionHello:
+	o, known := ops[head.Type]
+	switch {
+	case head.Type == wire.TypeHello, head.Type == wire.TypeSessionHello:
 		c.fail(head.ReqID, wire.CodeInvalid, "already said hello on this socket")
-	default:
+	case !known:
 		c.fail(head.ReqID, wire.CodeUnknownType, fmt.Sprintf("unknown message type %.64q", head.Type))
+	default:
+		if no := c.authorize(head.Type); no != nil {
+			c.fail(head.ReqID, no.code, no.message)
+			return
+		}
+		o(c, data, head.ReqID)
 	}
 }
 

@@ -19,6 +19,10 @@ func FuzzDispatch(f *testing.F) {
 		`{"type":"send","id":"1","client_message_id":"x","targetSpec":"#","priority":"next"}`,
 		`{"type":"client_ack","brokerMessageId":"r1"}`, `{"type":"client_ack","clientMessageId":"x","state":"surfaced"}`,
 		`{"type":"join_group","name":"\u0000"}`, `{"type":"set_stats","stats":{"messagesIn":1e99}}`, `{"type":"invite_create","invite_token":"AAAA","max_uses":1}`,
+		`{"type":"set_state","key":"\u0000.*>","value":{"a":[]}}`, `{"type":"get_state","key":"."}`, `{"type":"list_state","paged":true,"after":"x"}`, `{"type":"delete_state","key":"k"}`,
+		`{"type":"remember","content":"\ud800","tags":["t"]}`, `{"type":"recall","query":"\"(NEAR OR *"}`, `{"type":"forget","memoryId":">"}`,
+		`{"type":"share_skill","name":"n","description":"d","instructions":"i","manifest":[1e400]}`, `{"type":"get_skill","name":"n"}`, `{"type":"list_skills","query":"%"}`,
+		`{"type":"remove_skill","name":"n"}`, `{"type":"mesh_info"}`,
 		`{"type":"list_peers","_reqId":{}}`, `{"type":"hello","groups":[{}]}`, `{"type":"session_hello","parentAttestation":null,"timestamp":-1}`, `{`, ``, "\xff\xfe", `[]`, `{"type":"send"`,
 	} {
 		f.Add([]byte(s), true)

@@ -18,27 +18,6 @@ import (
 
 const maxBody = 64 << 10
 
-// Handler serves GET /ws, GET /health, POST /join and POST /cli/mesh/create, exactly these; everything else is 404 "not found". No answer carries a CORS
-// header, and WebSockets are refused to pages of other origins: no browser has business here.
-func (b *Broker) Handler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.Method + " " + r.RequestURI {
-		case "GET /ws":
-			b.serveWS(w, r)
-		case "GET /health":
-			b.health(w)
-		case "POST /join":
-			b.serveJoin(w, r)
-		case "POST /cli/mesh/create":
-			b.serveCreate(w, r)
-		default:
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			w.WriteHeader(http.StatusNotFound)
-			io.WriteString(w, "not found")
-		}
-	})
-}
-
 // serveWS upgrades and serves one socket until it ends, on a goroutine of its own: what the HTTP server keeps for a request goes when this returns.
 func (b *Broker) serveWS(w http.ResponseWriter, r *http.Request) {
 	if !b.admitSocket() {

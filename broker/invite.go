@@ -30,10 +30,6 @@ func (c *conn) inviteCreate(data []byte, reqID string) {
 	if !c.decode(data, reqID, &f) {
 		return
 	}
-	if c.isSession || c.member.Pubkey != c.mesh.rec.OwnerPubkey {
-		c.fail(reqID, wire.CodeForbidden, "only the owner of the mesh may invite")
-		return
-	}
 	in, token, err := mesh.ParseInvite(f.Token)
 	switch {
 	case err != nil:

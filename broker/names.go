@@ -13,6 +13,13 @@ const (
 	mailStream   = "CM_MAIL"
 	rcptStream   = "CM_RECEIPT"
 	metaBucket   = "CM_META"
+	dataBucket   = "CM_DATA"
+
+	// A bucket is a stream, and its keys are subjects.
+	dataStream = "KV_" + dataBucket
+	dataPrefix = "$KV." + dataBucket + "."
+	// kvOperation is the header of an entry that says that its key was deleted.
+	kvOperation = "KV-Operation"
 
 	livePrefix = "live."
 )
@@ -51,7 +58,7 @@ func acceptConfig(l Limits) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: acceptStream, Description: "accepted messages", Subjects: []string{"accept.*.*"},
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxBytes: l.MaxStore / 10 * 6, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second, AllowAtomicPublish: true,
+		MaxBytes: l.MaxStore / 100 * 50, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second, AllowAtomicPublish: true,
 	}
 }
 
@@ -60,7 +67,7 @@ func mailConfig(l Limits) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: mailStream, Description: "mailboxes", Subjects: []string{"mbx.*.*"},
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxBytes: l.MaxStore / 10 * 2, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second, AllowAtomicPublish: true,
+		MaxBytes: l.MaxStore / 100 * 15, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second, AllowAtomicPublish: true,
 		RePublish: &jetstream.RePublish{Source: ">", Destination: livePrefix + ">"},
 	}
 }
@@ -71,7 +78,7 @@ func receiptConfig(l Limits) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: rcptStream, Description: "receipts", Subjects: []string{receiptPrefix + "*.*"},
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, PersistMode: jetstream.AsyncPersistMode,
-		MaxBytes: l.MaxStore / 10, MaxAge: l.Retention, AllowDirect: true, Duplicates: min(time.Hour, l.Retention),
+		MaxBytes: l.MaxStore / 100 * 5, MaxAge: l.Retention, AllowDirect: true, Duplicates: min(time.Hour, l.Retention),
 		RePublish: &jetstream.RePublish{Source: ">", Destination: livePrefix + ">"},
 	}
 }
@@ -79,6 +86,14 @@ func receiptConfig(l Limits) jetstream.StreamConfig {
 func metaConfig(l Limits) jetstream.KeyValueConfig {
 	return jetstream.KeyValueConfig{
 		Bucket: metaBucket, Description: "meshes, members, invites, saved presence", History: 1, Storage: jetstream.FileStorage,
-		MaxBytes: l.MaxStore / 10, MaxValueSize: 64 << 10,
+		MaxBytes: l.MaxStore / 100 * 5, MaxValueSize: 64 << 10,
+	}
+}
+
+// dataConfig keeps what members store for one another: state, memories, skills, and everything else that is small and not mail.
+func dataConfig(l Limits) jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket: dataBucket, Description: "shared state, memories, skills and other small records", History: 1, Storage: jetstream.FileStorage,
+		MaxBytes: l.MaxStore / 100 * 10, MaxValueSize: maxRecordBytes,
 	}
 }

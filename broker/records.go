@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/json"
 	"sync"
 	"time"
 
@@ -77,6 +78,12 @@ type accepted struct {
 	Digest       string   `json:"digest"`                // what a repetition is compared by
 	At           int64    `json:"at"`
 
+	// Of messages that the broker makes itself, and of posts to a topic.
+	Topic     string          `json:"topic,omitempty"` // its name
+	Subtype   string          `json:"subtype,omitempty"`
+	Event     string          `json:"event,omitempty"`
+	EventData json.RawMessage `json:"event_data,omitempty"`
+
 	size int // bytes of the encoded form
 	once sync.Once
 	sent []byte // the push frame, the same for every recipient
@@ -93,6 +100,7 @@ func (a *accepted) push() wire.Push {
 		Type: wire.TypePush, MessageID: a.ID, MeshID: a.Mesh, SenderPubkey: sender, SenderMemberPubkey: a.MemberPubkey, SenderMemberID: a.MemberID,
 		SenderName: a.Name, ReplyToID: a.ReplyTo, Priority: a.Priority, Nonce: a.Nonce, Ciphertext: a.Ciphertext,
 		CreatedAt: wire.Timestamp(unixMilli(a.At)), ClientMessageID: a.CMID, RequestFingerprint: a.Fingerprint, TargetSpec: a.Target,
+		Topic: a.Topic, Subtype: a.Subtype, Event: a.Event, EventData: a.EventData,
 	}
 }
 

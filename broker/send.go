@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -57,6 +58,9 @@ func (c *conn) send(data []byte) {
 func (c *conn) compose(f wire.Send) (rec, first *accepted, no *refusal) {
 	if n := f.Size(); n > wire.MaxSendBytes {
 		return nil, nil, refused(wire.AckPayloadTooLarge, fmt.Sprintf("payload too large: %d bytes > MAX_MESSAGE_BYTES=%d", n, wire.MaxSendBytes))
+	}
+	if no = c.maySend(f.TargetSpec); no != nil {
+		return nil, nil, no
 	}
 	rec = &accepted{
 		CMID: f.ClientMessageID, Mesh: c.mesh.rec.ID, MemberID: c.member.ID, MemberPubkey: c.member.Pubkey, SessionKey: c.sessionKey, Name: c.name,
@@ -173,7 +177,7 @@ func (c *conn) outcome(p *pendingSend) *refusal {
 	if p.first != nil {
 		return p.repeats(p.first)
 	}
-	seq, err := p.future.wait()
+	seq, err := p.future.wait(context.Background())
 	if err == nil {
 		c.b.store.bodies.put(seq, p.rec)
 		p.ack.Queued, p.ack.MessageID = true, p.rec.ID

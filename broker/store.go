@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// store is the broker's JetStream: three streams, one bucket, and two caches over them that may be lost at any time.
+// store is the broker's JetStream: its streams and buckets, and two caches over them that may be lost at any time.
 type store struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
@@ -21,6 +21,8 @@ type store struct {
 	mail   jetstream.Stream
 	rcpt   jetstream.Stream
 	meta   jetstream.KeyValue
+	data   jetstream.KeyValue
+	dataS  jetstream.Stream // the stream of data
 	bodies *bodyCache
 	depth  *depths
 }
@@ -42,6 +44,12 @@ func openStore(ctx context.Context, nc *nats.Conn, l Limits) (*store, error) {
 	}
 	if s.meta, err = js.CreateOrUpdateKeyValue(ctx, metaConfig(l)); err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", metaBucket, err)
+	}
+	if s.data, err = js.CreateOrUpdateKeyValue(ctx, dataConfig(l)); err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", dataBucket, err)
+	}
+	if s.dataS, err = js.Stream(ctx, dataStream); err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", dataBucket, err)
 	}
 	s.depth = &depths{of: map[string]int{}}
 	for _, stream := range []jetstream.Stream{s.mail, s.rcpt} {

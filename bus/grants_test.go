@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"claudemesh/mesh"
+
 	"github.com/nats-io/nats.go"
 )
 
@@ -104,7 +106,7 @@ func TestBadGrants(t *testing.T) {
 		"a session without a mesh":                {Role: RoleSession, Actor: "s1"},
 		"a session whose mesh is a wildcard":      {Role: RoleSession, Actor: "s1", Mesh: ">"},
 		"a capability that does not exist":        {Role: RoleSession, Actor: "s1", Mesh: "demo", Caps: []string{"fly"}},
-		"a capability that exists and one not so": {Role: RoleSession, Actor: "s1", Mesh: "demo", Caps: []string{CapDM, ""}},
+		"a capability that exists and one not so": {Role: RoleSession, Actor: "s1", Mesh: "demo", Caps: []string{mesh.CapDM, ""}},
 	} {
 		t.Run(name, func(t *testing.T) { wantErr(t, s.Grants().Add(HashToken(name), g), ErrBadGrant) })
 	}
@@ -221,7 +223,7 @@ func TestWhatARoleMay(t *testing.T) {
 			{"sub", "mesh.other.receipt.s3.x", false},
 			{"sub", "mesh.demo.receipt.s3.x", true},
 		}, never...)},
-		"a session that may send to one peer and read state": {sessionClient(t, s, Grant{Actor: "s4", Mesh: "demo", Caps: []string{CapDM, CapStateRead}}), append([]rule{
+		"a session that may send to one peer and read state": {sessionClient(t, s, Grant{Actor: "s4", Mesh: "demo", Caps: []string{mesh.CapDM, mesh.CapStateRead}}), append([]rule{
 			{"pub", "mesh.demo.s4.send.dm", true},
 			{"pub", "mesh.demo.s4.send.all", false},
 			{"pub", "mesh.demo.s4.send.group", false},
@@ -232,7 +234,7 @@ func TestWhatARoleMay(t *testing.T) {
 			{"pub", "mesh.demo.s4.call.kick", false},
 			{"pub", "daemon.s4.inbox-pending", true},
 		}, never...)},
-		"a session that may broadcast": {sessionClient(t, s, Grant{Actor: "s5", Mesh: "demo", Caps: []string{CapBroadcast}}), append([]rule{
+		"a session that may broadcast": {sessionClient(t, s, Grant{Actor: "s5", Mesh: "demo", Caps: []string{mesh.CapBroadcast}}), append([]rule{
 			{"pub", "mesh.demo.s5.send.dm", false},
 			{"pub", "mesh.demo.s5.send.all", true},
 			{"pub", "mesh.demo.s5.send.group", true},

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"claudemesh/bridge"
 	"claudemesh/broker"
 	"claudemesh/bus"
 )
@@ -85,7 +86,7 @@ func (d *Daemon) startBroker(ctx context.Context, addr string, l net.Listener) e
 		return fmt.Errorf("connect to broker store: %w", err)
 	}
 	h := &brokerHost{addr: addr, url: "ws://" + addr + "/ws", pipe: broker.NewPipeListener()}
-	h.broker, err = broker.Open(ctx, broker.Config{NC: nc, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("room", "broker"), Version: d.opt.Version, PublicURL: h.url})
+	h.broker, err = broker.Open(ctx, broker.Config{NC: nc, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("room", "broker"), Version: d.opt.Version, PublicURL: h.url, Dir: d.opt.Dir})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}
@@ -224,7 +225,7 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if o.PublicURL == "" {
 		o.PublicURL = "ws://" + l.Addr().String() + "/ws"
 	}
-	if _, err := httpBase(o.PublicURL); err != nil {
+	if _, err := bridge.HTTPBase(o.PublicURL); err != nil {
 		return err
 	}
 	var options []bus.StoreOption
@@ -253,7 +254,7 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("connect to store: %w", err)
 	}
-	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Limits: o.Limits, Unsynced: o.SyncEvery > 0, AdminTokenHash: bus.HashToken(strings.TrimSpace(token))})
+	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Dir: o.DataDir, Limits: o.Limits, Unsynced: o.SyncEvery > 0, AdminTokenHash: bus.HashToken(strings.TrimSpace(token))})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}

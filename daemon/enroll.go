@@ -9,9 +9,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
+	"claudemesh/bridge"
 	"claudemesh/bus"
 	"claudemesh/mesh"
 	"claudemesh/wire"
@@ -108,7 +108,7 @@ func joinError(status int, reply wire.JoinReply) error {
 
 // post sends JSON to a broker's HTTP side and reads a JSON answer of any status. The broker is reached the way its links are.
 func (d *Daemon) post(ctx context.Context, brokerURL, path, bearer string, body, reply any) (int, error) {
-	base, err := httpBase(brokerURL)
+	base, err := bridge.HTTPBase(brokerURL)
 	if err != nil {
 		return 0, &bus.APIError{Code: 400, Reason: "bad_broker_url", Detail: err.Error()}
 	}
@@ -152,23 +152,4 @@ func unwrapURL(err error) error {
 		return u.Err
 	}
 	return err
-}
-
-func httpBase(brokerURL string) (string, error) {
-	u, err := url.Parse(brokerURL)
-	if err != nil {
-		return "", fmt.Errorf("broker url: %w", err)
-	}
-	switch u.Scheme {
-	case "ws":
-		u.Scheme = "http"
-	case "wss":
-		u.Scheme = "https"
-	default:
-		return "", fmt.Errorf("a broker url begins with ws:// or wss://, not %q", brokerURL)
-	}
-	if u.Host == "" || u.User != nil {
-		return "", fmt.Errorf("broker url %q names no host, or carries a password", brokerURL)
-	}
-	return u.Scheme + "://" + u.Host + strings.TrimSuffix(u.Path, "/ws"), nil
 }

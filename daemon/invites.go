@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"time"
 
+	"claudemesh/bridge"
 	"claudemesh/bus"
 	"claudemesh/mesh"
 	"claudemesh/wire"
@@ -47,7 +48,7 @@ func (d *Daemon) shareMesh(ctx context.Context, c *bus.Call) (any, error) {
 	if req.BrokerURL == "" {
 		req.BrokerURL = m.joined.BrokerURL
 	}
-	if _, err := httpBase(req.BrokerURL); err != nil {
+	if _, err := bridge.HTTPBase(req.BrokerURL); err != nil {
 		return nil, &bus.APIError{Code: 400, Reason: "bad_broker_url", Detail: err.Error()}
 	}
 	role := req.Role

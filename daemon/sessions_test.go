@@ -24,7 +24,7 @@ func TestCheckingARegistration(t *testing.T) {
 		"a name with accents":     func(r *bus.SessionStart) { r.Name = "Zoë" },
 		"the longest name":        func(r *bus.SessionStart) { r.Name = strings.Repeat("n", wire.MaxNameBytes) },
 		"with groups":             func(r *bus.SessionStart) { r.Groups = groups("dev", "ops team") },
-		"with capabilities":       func(r *bus.SessionStart) { r.Caps = []string{bus.CapDM, bus.CapBroadcast} },
+		"with capabilities":       func(r *bus.SessionStart) { r.Caps = []string{mesh.CapDM, mesh.CapBroadcast} },
 		"with none":               func(r *bus.SessionStart) { r.Caps = []string{} },
 	} {
 		t.Run(name+" is fine", func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestCheckingARegistration(t *testing.T) {
 		"a group with a colon":       func(r *bus.SessionStart) { r.Groups = groups("a:b") },
 		"a group with a line end":    func(r *bus.SessionStart) { r.Groups = groups("a\nb") },
 		"too many groups":            func(r *bus.SessionStart) { r.Groups = make([]mesh.Group, wire.MaxGroups+1) },
-		"a capability nobody knows":  func(r *bus.SessionStart) { r.Caps = []string{bus.CapDM, "everything"} },
+		"a capability nobody knows":  func(r *bus.SessionStart) { r.Caps = []string{mesh.CapDM, "everything"} },
 		"a capability with an edge":  func(r *bus.SessionStart) { r.Caps = []string{"*"} },
 		"a mesh that is no subject":  func(r *bus.SessionStart) { r.Mesh = "*" },
 		"a mesh that is two":         func(r *bus.SessionStart) { r.Mesh = "a.b" },

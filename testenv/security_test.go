@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"claudemesh/bus"
+	"claudemesh/mesh"
 	"claudemesh/testenv"
 )
 
@@ -263,8 +264,8 @@ func TestWhatASessionMayAsk(t *testing.T) {
 			caps               []string
 			dm, all, setStatus bool
 		}{
-			"dm": {[]string{bus.CapDM}, true, false, false}, "broadcast": {[]string{bus.CapBroadcast}, false, true, false},
-			"profile": {[]string{bus.CapProfileWrite}, false, false, true}, "all-caps": {nil, true, true, true},
+			"dm": {[]string{mesh.CapDM}, true, false, false}, "broadcast": {[]string{mesh.CapBroadcast}, false, true, false},
+			"profile": {[]string{mesh.CapProfileWrite}, false, false, true}, "all-caps": {nil, true, true, true},
 		} {
 			s := register(m, bus.SessionStart{Mesh: team, Name: "limited-" + name, Caps: c.caps})
 			check := func(what string, may bool, err error) {

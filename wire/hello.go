@@ -15,6 +15,8 @@ const (
 	CapReceipts = "receipts"
 	// CapOwnMulticast: the client wants multicasts of its own member too, because it serves several sessions; it drops the echo of the sending session.
 	CapOwnMulticast = "own_multicast"
+	// CapChanges: the client wants frames of ours that tell of changes which the reference tells nobody, such as skill_change.
+	CapChanges = "changes"
 )
 
 // ProtocolVersion is the highest protocol version spoken here.
@@ -137,14 +139,6 @@ type Stats struct {
 	MessagesOut int64 `json:"messagesOut"`
 	ToolCalls   int64 `json:"toolCalls"`
 	Errors      int64 `json:"errors"`
-}
-
-// Service is one running service of the mesh, as listed at hello.
-type Service struct {
-	Name        string `json:"name"`
-	Description string `json:"description"`
-	Status      string `json:"status"`
-	DeployedBy  string `json:"deployed_by"`
 }
 
 func required(field, s string) error {

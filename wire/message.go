@@ -60,7 +60,7 @@ type Ack struct {
 	ReqID     string `json:"_reqId,omitempty"`
 	// Duplicate: the same id and the same request were accepted before; MessageID is the first one. Ours; absent from a reference broker.
 	Duplicate bool `json:"duplicate,omitempty"`
-	// Code is a machine name for Error (AckPayloadTooLarge, …). Ours.
+	// Code is a machine name for Error (AckPayloadTooLarge, …); without Error it qualifies the success of a forget (CodeNotFound). Ours.
 	Code string `json:"code,omitempty"`
 }
 
@@ -97,8 +97,12 @@ type Push struct {
 	TargetSpec string `json:"targetSpec,omitempty"`
 }
 
-// SubtypeSystem marks pushes that carry an event instead of a message.
-const SubtypeSystem = "system"
+// Subtypes of pushes.
+const (
+	SubtypeSystem   = "system"   // an event instead of a message
+	SubtypeWebhook  = "webhook"  // Event is the webhook's name, EventData what was posted to it
+	SubtypeReminder = "reminder" // a message whose time has come
+)
 
 // System events that are acted upon here.
 const (
@@ -187,6 +191,9 @@ const (
 	CodeInvalid             = "invalid"
 	CodeForbidden           = "forbidden"
 	CodeInternal            = "internal"
+	CodeNotFound            = "not_found"
+	CodeLimit               = "limit"
+	CodeUnavailable         = "unavailable"
 )
 
 // WebSocket close codes beyond RFC 6455.

@@ -1,0 +1,139 @@
+package broker
+
+import (
+	"slices"
+
+	"claudemesh/mesh"
+	"claudemesh/wire"
+)
+
+// This file decides who may do what; no handler decides for itself. A request is allowed by the role of the member behind it and, for a session that was
+// limited by its member, by the session's capabilities. Where an object has an author (a memory, a file, a webhook), the rule has two halves: what the role
+// must be for one's own, and for anybody's.
+
+// role is what a member is in its mesh. Each may do what those before it may.
+type role int
+
+const (
+	nobody     role = iota // no role is high enough
+	roleMember             // everybody who was let in
+	roleAdmin              // a member with the role "admin"
+	roleOwner              // the holder of the key that made the mesh
+)
+
+func (r role) String() string { return [...]string{"nobody", "member", "admin", "owner"}[r] }
+
+// rule is who may make one request. any is nobody where there are no other members' objects, or none may touch them.
+type rule struct {
+	own role // the least role, for what is one's own or nobody's
+	any role // the least role, for what is another member's
+	// direct: only over the member's own connection, never over that of a session.
+	direct bool
+}
+
+// rules has a row for every operation: the frames by their type, the HTTP routes by method and path pattern.
+var rules = map[string]rule{
+	wire.TypeSend:      {own: roleMember},
+	wire.TypeClientAck: {own: roleMember},
+
+	wire.TypeListPeers:  {own: roleMember},
+	wire.TypeSetStatus:  {own: roleMember},
+	wire.TypeSetSummary: {own: roleMember},
+	wire.TypeSetVisible: {own: roleMember},
+	wire.TypeSetStats:   {own: roleMember},
+	wire.TypeJoinGroup:  {own: roleMember},
+	wire.TypeLeaveGroup: {own: roleMember},
+
+	wire.TypeSetState:    {own: roleMember},
+	wire.TypeGetState:    {own: roleMember},
+	wire.TypeListState:   {own: roleMember},
+	wire.TypeDeleteState: {own: roleMember},
+	wire.TypeRemember:    {own: roleMember},
+	wire.TypeRecall:      {own: roleMember},
+	wire.TypeForget:      {own: roleMember, any: roleAdmin},
+	wire.TypeShareSkill:  {own: roleMember, any: roleAdmin},
+	wire.TypeGetSkill:    {own: roleMember},
+	wire.TypeListSkills:  {own: roleMember},
+	wire.TypeRemoveSkill: {own: roleMember, any: roleAdmin},
+
+	wire.TypeMeshInfo:     {own: roleMember},
+	wire.TypeInviteCreate: {own: roleOwner, direct: true},
+
+	wire.TypeMCPRegister:     {own: roleMember},
+	wire.TypeMCPUnregister:   {own: roleMember, any: roleAdmin},
+	wire.TypeMCPList:         {own: roleMember},
+	wire.TypeMCPCall:         {own: roleMember},
+	wire.TypeMCPCallResponse: {own: roleMember},
+	wire.TypeMCPSchema:       {own: roleMember},
+	wire.TypeMCPCatalog:      {own: roleMember},
+	wire.TypeMCPDeploy:       {own: roleMember},
+	wire.TypeMCPUndeploy:     {own: roleMember},
+}
+
+// caller is who makes a request: a connection, or an HTTP request signed by a member. caps nil means no limit.
+type caller struct {
+	role    role
+	session bool
+	caps    []string
+}
+
+// roleOf is the role of a member of m; nobody once it was revoked.
+func (m *meshState) roleOf(who *member) role {
+	switch {
+	case who == nil || who.RevokedAt != 0:
+		return nobody
+	case who.Pubkey == m.rec.OwnerPubkey:
+		return roleOwner
+	case who.Role == "admin":
+		return roleAdmin
+	}
+	return roleMember
+}
+
+// caller is c as the table sees it. Broker.mu must not be held: the role may change while a connection is open.
+func (c *conn) caller() caller {
+	c.b.mu.RLock()
+	defer c.b.mu.RUnlock()
+	return caller{role: c.mesh.roleOf(c.member), session: c.isSession, caps: c.caps}
+}
+
+// authorize checks a frame against the table.
+func (c *conn) authorize(op string) *refusal { return c.caller().allowed(op, true) }
+
+// mayTouch checks a request for an object of the member with that id or key: own is whether the caller is that member.
+func (c *conn) mayTouch(op string, own bool) *refusal { return c.caller().allowed(op, own) }
+
+// maySend checks the capability that a limited session needs for a message to that target.
+func (c *conn) maySend(target string) *refusal {
+	need := mesh.CapBroadcast
+	if mesh.ValidKey(target) {
+		need = mesh.CapDM
+	}
+	if c.caps == nil || slices.Contains(c.caps, need) {
+		return nil
+	}
+	return refused(wire.CodeForbidden, "forbidden: this session lacks the capability "+need)
+}
+
+// allowed looks an operation up. A missing row refuses.
+func (w caller) allowed(op string, own bool) *refusal {
+	r, known := rules[op]
+	least := r.own
+	if !own {
+		least = r.any
+	}
+	switch {
+	case !known || least == nobody:
+		return refused(wire.CodeForbidden, op+" is not allowed here")
+	case w.role < least:
+		return refused(wire.CodeForbidden, "only the "+least.String()+" of the mesh may do this: "+op)
+	case r.direct && w.session:
+		return refused(wire.CodeForbidden, "a session may not do this, its member can: "+op)
+	case !w.session || w.caps == nil || op == wire.TypeSend: // a send is checked by its target
+		return nil
+	}
+	if need, ok := mesh.OpCapability(op); !ok || need != "" && !slices.Contains(w.caps, need) {
+		return refused(wire.CodeForbidden, "this session lacks the capability "+need+" that "+op+" needs")
+	}
+	return nil
+}

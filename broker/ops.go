@@ -1,0 +1,51 @@
+package broker
+
+import "claudemesh/wire"
+
+// op serves one frame of a connection that has said hello and may make this request (see authz.go). It answers for itself; reqID is "" when the client wants
+// no answer matched.
+type op func(c *conn, data []byte, reqID string)
+
+// ops is every operation this broker serves, by the frame's type. What each may do is in rules.
+var ops = map[string]op{
+	// Messages.
+	wire.TypeSend:      func(c *conn, data []byte, _ string) { c.send(data) },
+	wire.TypeClientAck: (*conn).clientAck,
+
+	// Presence.
+	wire.TypeListPeers:  func(c *conn, _ []byte, reqID string) { c.listPeers(reqID) },
+	wire.TypeSetStatus:  (*conn).setStatus,
+	wire.TypeSetSummary: (*conn).setSummary,
+	wire.TypeSetVisible: (*conn).setVisible,
+	wire.TypeSetStats:   (*conn).setStats,
+	wire.TypeJoinGroup:  (*conn).joinGroup,
+	wire.TypeLeaveGroup: (*conn).leaveGroup,
+
+	// What members keep for one another.
+	wire.TypeSetState:    (*conn).setState,
+	wire.TypeGetState:    (*conn).getState,
+	wire.TypeListState:   (*conn).listState,
+	wire.TypeDeleteState: (*conn).deleteState,
+	wire.TypeRemember:    (*conn).remember,
+	wire.TypeRecall:      (*conn).recall,
+	wire.TypeForget:      (*conn).forget,
+	wire.TypeShareSkill:  (*conn).shareSkill,
+	wire.TypeGetSkill:    (*conn).getSkill,
+	wire.TypeListSkills:  (*conn).listSkills,
+	wire.TypeRemoveSkill: (*conn).removeSkill,
+
+	// The mesh and its members.
+	wire.TypeMeshInfo:     (*conn).meshInfo,
+	wire.TypeInviteCreate: (*conn).inviteCreate,
+
+	// Services.
+	wire.TypeMCPRegister:     (*conn).mcpRegister,
+	wire.TypeMCPUnregister:   (*conn).mcpUnregister,
+	wire.TypeMCPList:         (*conn).mcpList,
+	wire.TypeMCPCall:         (*conn).mcpCall,
+	wire.TypeMCPCallResponse: (*conn).mcpCallResponse,
+	wire.TypeMCPSchema:       (*conn).mcpSchema,
+	wire.TypeMCPCatalog:      (*conn).mcpCatalog,
+	wire.TypeMCPDeploy:       (*conn).mcpDeploy,
+	wire.TypeMCPUndeploy:     (*conn).mcpUndeploy,
+}
