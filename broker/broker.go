@@ -27,14 +27,18 @@ type Broker struct {
 	started  time.Time
 	upgrader websocket.Upgrader
 
-	figures *figures
-	used    *lru.Cache[string, struct{}] // signatures of HTTP requests
+	fan       *fanout
+	settler   *settler
+	live      *live
+	committer *committer // nil: the store does not sync every write
+	view      *searchView
+	memories  *index
+	shelves   shelves
 
-	fan      *fanout
-	settler  *settler
-	view     *searchView
-	memories *index
-	shelves  shelves
+	figures *figures
+
+	used  *lru.Cache[string, struct{}] // signatures of HTTP requests
+	hooks *hookLimiter
 
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
@@ -42,11 +46,13 @@ type Broker struct {
 	gone     map[string]goneRecord // deleted meshes by id
 	codes    map[string]codeOf     // invites by their code
 	sockets  map[*conn]struct{}
-	greeting int // sockets that have not said hello
+	greeting int     // sockets that have not said hello
+	silent   []*conn // those of them that are upgraded, the oldest first
 	calls    map[string]*serviceCall
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
 	joining sync.Mutex // one change of meshes, members or invites at a time: two joins of the same key must not use up two uses
+	editing sync.Mutex // one change of a mesh's record at a time
 	conns   sync.WaitGroup
 	workers sync.WaitGroup
 	run     context.Context // ends when the workers are to
@@ -74,8 +80,9 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
 		figures: newFigures(), meshes: map[string]*meshState{}, gone: map[string]goneRecord{}, codes: map[string]codeOf{},
 		sockets: map[*conn]struct{}{}, calls: map[string]*serviceCall{},
-		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
+		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: writeDeadline},
 	}
+	b.hooks = newHookLimiter()
 	var err error
 	if b.used, err = lru.New[string, struct{}](usedSignatures); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
@@ -83,17 +90,17 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.store, err = openStore(ctx, cfg.NC, b.lim); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
-	var cursor uint64
-	if cursor, err = b.load(ctx); err != nil {
+	var at position
+	if at, err = b.load(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
-	was := cursor
+	was := at
 	var removed int
-	if cursor, removed, err = b.store.repair(ctx, cursor); err != nil {
+	if at, removed, err = b.store.repair(ctx, at); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
-	if removed > 0 || cursor != was {
-		b.log.Warn("the streams are of different moments, as after a restore: references without message removed", "removed", removed, "cursor", cursor, "was", was)
+	if removed > 0 || at != was {
+		b.log.Warn("the streams are of different moments, as after a restore: references without message removed", "removed", removed, "position", at, "was", was)
 	}
 	if b.idSecret == nil {
 		b.idSecret = make([]byte, 32)
@@ -111,12 +118,21 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.memories, err = newIndex(ctx, b.view, b.log, b.store.dataS, dataPrefix+recordKey(familyMemory, "*", "*"), memoryDocs); err != nil {
 		return nil, errors.Join(fmt.Errorf("open broker: %w", err), b.view.Close())
 	}
+	if b.live, err = openLive(cfg.NC); err != nil {
+		return nil, errors.Join(fmt.Errorf("open broker: %w", err), b.view.Close())
+	}
 	b.run, b.stop = context.WithCancel(context.Background())
 	b.lookups = newThrottle(b.clock, codeLookups, codeLookupEvery)
-	b.fan = newFanout(b.store, b.clock, b.log, cursor)
+	b.fan = newFanout(b.store, b.clock, b.log, at, !cfg.Unsynced)
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(b.run) })
 	b.workers.Go(b.settler.run)
+	b.workers.Go(func() { b.sweepStatus(b.run) })
+	if !cfg.Unsynced {
+		b.committer = newCommitter(b.store)
+		go b.committer.run() // Close waits for it, behind everybody who may still use it
+	}
+	b.workers.Go(b.live.watch)
 	b.workers.Go(func() { b.memories.catchUp(b.run) })
 	for id, stone := range b.gone {
 		if !stone.Purged {
@@ -156,9 +172,13 @@ func (b *Broker) Close(ctx context.Context) error {
 		}
 		<-done
 	}
+	b.live.close()
 	b.settler.close()
 	b.stop()
 	b.workers.Wait()
+	if b.committer != nil {
+		b.committer.close()
+	}
 	if saveErr := b.fan.save(context.WithoutCancel(ctx)); saveErr != nil {
 		err = errors.Join(err, fmt.Errorf("close broker: %w", saveErr))
 	}

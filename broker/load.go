@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// load fills the caches from the bucket and returns the fan-out's cursor.
-func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
+// load fills the caches from the bucket and returns the fan-out's position.
+func (b *Broker) load(ctx context.Context) (at position, err error) {
 	type pending struct {
 		kind, meshID, key string
 		value             []byte
@@ -32,7 +32,7 @@ func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
 		case idSecretKey:
 			return json.Unmarshal(value, &b.idSecret)
 		case cursorKey:
-			return json.Unmarshal(value, &cursor)
+			return json.Unmarshal(value, &at)
 		case "mesh":
 			var rec meshRecord
 			if err := json.Unmarshal(value, &rec); err != nil {
@@ -51,7 +51,7 @@ func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return at, err
 	}
 	for id := range b.gone {
 		delete(b.meshes, id) // a crash came between gravestone and purge
@@ -61,17 +61,17 @@ func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
 		for _, p := range later {
 			if m := b.meshes[p.meshID]; m != nil && p.kind == kind {
 				if err := m.load(p.kind, p.key, p.value); err != nil {
-					return 0, fmt.Errorf("read bucket: %s %s: %w", p.kind, p.key, err)
+					return at, fmt.Errorf("read bucket: %s %s: %w", p.kind, p.key, err)
 				}
 			}
 		}
 	}
 	for _, p := range unplaced {
 		if err := b.placeInvite(ctx, p.key, p.value); err != nil {
-			return 0, err
+			return at, err
 		}
 	}
-	return cursor, nil
+	return at, nil
 }
 
 // loadInvite enters the code of an invite.

@@ -22,6 +22,8 @@ var slugForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,31}$`)
 func (b *Broker) rename(ctx context.Context, m *meshState, slug, name string) (meshRecord, *refusal, error) {
 	b.joining.Lock() // keeps the slug free until it is ours
 	defer b.joining.Unlock()
+	b.editing.Lock() // the record is one with the mesh's settings
+	defer b.editing.Unlock()
 	b.mu.RLock()
 	rec, gone := m.rec, b.meshes[m.rec.ID] != m
 	taken := false
@@ -49,7 +51,7 @@ func (b *Broker) rename(ctx context.Context, m *meshState, slug, name string) (m
 		return rec, nil, fmt.Errorf("rename mesh: %w", err)
 	}
 	b.mu.Lock()
-	m.rec.Slug, m.rec.Name = rec.Slug, rec.Name // the other fields never change, and are read without the lock
+	m.rec.Slug, m.rec.Name = rec.Slug, rec.Name // id and owner never change, and are read without the lock
 	b.mu.Unlock()
 	return rec, nil, nil
 }

@@ -134,7 +134,7 @@ func (b *Broker) status(ctx context.Context) (wire.BrokerStatus, error) {
 		s.Bytes += info.State.Bytes
 		if info.Config.Name == acceptStream {
 			s.Messages = info.State.Msgs
-			if at := b.fan.at.Load(); info.State.LastSeq > at {
+			if at := b.fan.reached.Load(); info.State.LastSeq > at {
 				s.FanoutLag = info.State.LastSeq - at
 			}
 		}

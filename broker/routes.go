@@ -23,6 +23,7 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc("GET /metrics", b.operators(b.serveMetrics))
 	mux.HandleFunc("GET /status", b.operators(b.serveStatus))
 	mux.HandleFunc("POST /join", b.serveJoin)
+	mux.HandleFunc(routeHook, b.serveHook)
 	mux.HandleFunc("POST /cli/mesh/create", b.serveCreate)
 	mux.HandleFunc("GET /api/public/invite-code/{code}", b.counted(b.serveCode))
 	mux.HandleFunc("GET /i/{code}", b.counted(b.serveInvitePage))

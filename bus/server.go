@@ -53,6 +53,8 @@ type ServerConfig struct {
 	StoreLimit int64
 	// SyncAlways makes every write of the account BROKER durable before it is acknowledged. The streams of BUS opt out, see EnsureStreams.
 	SyncAlways bool
+	// SyncInterval is how often what was written is made durable without SyncAlways; 0 means the library's two minutes.
+	SyncInterval time.Duration
 	// Grants are in force before the first door opens, so that a client that reconnects after a restart is not turned away.
 	Grants map[Hash]Grant
 	Clock  clockwork.Clock // nil means the real one
@@ -171,6 +173,7 @@ func serverOptions(cfg ServerConfig, port int, auth natsserver.Authentication) *
 		JetStreamMaxMemory:         memoryLimit,
 		JetStreamLimits:            natsserver.JSLimitOpts{DefaultMaxConsumers: -1},
 		SyncAlways:                 cfg.SyncAlways,
+		SyncInterval:               cfg.SyncInterval,
 		DisableJetStreamBanner:     true,
 		CustomClientAuthentication: auth,
 	}

@@ -3,6 +3,7 @@ package bus
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
@@ -12,6 +13,9 @@ type StoreConfig struct {
 	Dir   string // any private directory; the caller holds its lock
 	Log   *slog.Logger
 	Limit int64 // of its files in bytes, at least 1 GiB; 0 means DefaultStoreLimit
+	// SyncEvery above zero makes writes durable so often instead of before they are acknowledged: what was acknowledged survives the death of the process, but a
+	// power cut may cost the last two intervals.
+	SyncEvery time.Duration
 	// Door opens TCP on 127.0.0.1 for maintenance with the stock nats CLI: whoever has the token of which Token is the hash may do everything in the store. Port 0
 	// means any free one.
 	Door  bool
@@ -19,9 +23,12 @@ type StoreConfig struct {
 	Token Hash
 }
 
-// OpenStore runs only the account BROKER, every write synced. Without Door nobody can connect but BrokerConn.
+// OpenStore runs only the account BROKER, every write synced unless SyncEvery says otherwise. Without Door nobody can connect but BrokerConn.
 func OpenStore(sc StoreConfig) (*Server, error) {
 	cfg := ServerConfig{Dir: sc.Dir, Log: sc.Log, StoreLimit: sc.Limit, SyncAlways: true, TCP: sc.Door}.withDefaults()
+	if sc.SyncEvery > 0 {
+		cfg.SyncAlways, cfg.SyncInterval = false, sc.SyncEvery
+	}
 	if cfg.StoreLimit < minStoreLimit {
 		return nil, fmt.Errorf("%w: store limit of %d bytes is under 1 GiB", ErrServerStart, cfg.StoreLimit)
 	}

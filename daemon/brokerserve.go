@@ -9,7 +9,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
+	"sync"
+	"time"
 
 	"claudemesh/bridge"
 	"claudemesh/broker"
@@ -33,7 +36,14 @@ type BrokerOptions struct {
 	// StorePort opens a loopback door to the store for the stock nats CLI, at this port (0: any free one). nil: no door.
 	StorePort *int
 	Ready     func(BrokerInfo) // called when the port is open
+	// SyncEvery above zero makes messages durable so often instead of before they are acknowledged, see bus.StoreConfig.
+	SyncEvery time.Duration
+	Limits    broker.Limits // zero fields are the broker's defaults
+	AllowHook bool          // see broker.Config
 }
+
+// openMemory is the size in bytes from which garbage is collected even while a store is opened.
+const openMemory = 512 << 20
 
 // ErrInsecureListen is returned by ServeBroker for an address that other machines reach without TLS, unless it is said that this is meant.
 var ErrInsecureListen = errors.New("refused to listen in clear on an address that other machines reach")
@@ -85,7 +95,7 @@ func (o BrokerOptions) openStatus() bool {
 	return err == nil && !exposed && !o.behindProxy()
 }
 
-// ServeBroker runs a standalone broker until ctx ends: an embedded store in DataDir, synced at every write, and one port. Errors: bus.ErrLocked when
+// ServeBroker runs a standalone broker until ctx ends: an embedded store in DataDir, synced at every write unless SyncEvery is set, and one port. Errors: bus.ErrLocked when
 // another broker holds DataDir, ErrInsecureListen, ErrTLSFiles, and whatever kept store or port from opening.
 func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	o.Options = o.withDefaults()
@@ -101,6 +111,14 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 			return err
 		}
 	}
+	// What a store reads when it opens it keeps: with a million messages, collecting garbage meanwhile is a quarter of the time and finds little.
+	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(-1)
+	debug.SetMemoryLimit(min(limit, openMemory))
+	collect := sync.OnceFunc(func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	})
+	defer collect()
 	st, err := o.openStore()
 	if err != nil {
 		return err
@@ -127,11 +145,12 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	}
 	b, err := broker.Open(ctx, broker.Config{
 		NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: info.URL, AdminTokenHash: bus.HashToken(token), Dir: o.DataDir,
-		TrustedProxies: o.TrustedProxies, OpenStatus: o.openStatus(),
+		TrustedProxies: o.TrustedProxies, OpenStatus: o.openStatus(), Limits: o.Limits, Unsynced: o.SyncEvery > 0, AllowHook: o.AllowHook && !o.behindProxy(),
 	})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}
+	collect()
 	if err := st.announce(info); err != nil {
 		return errors.Join(err, closeBroker(b))
 	}
@@ -189,7 +208,7 @@ func (o BrokerOptions) openStore() (_ *standalone, err error) {
 	if st.lock, err = bus.AcquireLock(o.DataDir); err != nil {
 		return nil, err
 	}
-	cfg := bus.StoreConfig{Dir: o.DataDir, Log: o.Log}
+	cfg := bus.StoreConfig{Dir: o.DataDir, Log: o.Log, Limit: max(bus.DefaultStoreLimit, 2*o.Limits.MaxStore), SyncEvery: o.SyncEvery}
 	if o.StorePort != nil {
 		token, err := st.token(StoreTokenFile)
 		if err != nil {
