@@ -101,6 +101,8 @@ func (c *conn) capabilities(cs []string) {
 			c.acking.Store(true)
 		case wire.CapReceipts:
 			c.receipts = !c.isSession // receipts are the member's mail
+		case wire.CapTopicKeys:
+			c.topicEvents = !c.isSession // a topic's key belongs to the member
 		case wire.CapOwnMulticast:
 			c.ownMulticast = true
 		}
@@ -155,7 +157,7 @@ func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
 		MemberProfile: wire.MemberProfile{Groups: []mesh.Group{}, MessageMode: "push"},
 		MeshPolicy:    &wire.MeshPolicy{SelfEditable: map[string]bool{"displayName": true, "roleTag": true, "groups": true, "messageMode": true}},
-		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast},
+		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapTopicKeys},
 	}
 	if !c.isSession {
 		ack.Services = &[]wire.Service{}

@@ -58,8 +58,8 @@ const (
 const (
 	// MaxTopicPage bounds the posts of one page of history.
 	MaxTopicPage = 200
-	// MaxTopicKeys bounds the sealed keys in one topic_rotate, and the members of a topic whose key is made new.
-	MaxTopicKeys = 4096
+	// MaxTopicKeys bounds the members for whom one generation of a topic's key can be sealed.
+	MaxTopicKeys = 3000
 	// MaxTopicGenerations is how many generations of a topic's key a broker keeps for their holders.
 	MaxTopicGenerations = 256
 )
@@ -179,7 +179,7 @@ type TopicList struct {
 	ReqID  string  `json:"_reqId,omitempty"`
 }
 
-// TopicRequest is topic_leave, topic_members, topic_mark_read, topic_key and topic_pending_seals. Topic is an id or a name, without "#".
+// TopicRequest is topic_members, topic_mark_read, topic_key and topic_pending_seals. Topic is an id or a name, without "#".
 type TopicRequest struct {
 	Type  string `json:"type"`
 	Topic string `json:"topic"`
@@ -209,6 +209,19 @@ func (t TopicJoin) Validate() error {
 	default:
 		return fmt.Errorf("%w: role must be lead, member or observer", ErrInvalid)
 	}
+	return firstError(topicRef(t.Topic), tooLong("memberId", t.MemberID, MaxIDBytes))
+}
+
+// TopicLeave ends the asker's membership or, with MemberID (ours: an id or a public key), another member's. Only a lead, or the mesh's admins, remove others.
+type TopicLeave struct {
+	Type     string `json:"type"`
+	Topic    string `json:"topic"`
+	MemberID string `json:"memberId,omitempty"`
+	ReqID    string `json:"_reqId,omitempty"`
+}
+
+// Validate checks presence and lengths.
+func (t TopicLeave) Validate() error {
 	return firstError(topicRef(t.Topic), tooLong("memberId", t.MemberID, MaxIDBytes))
 }
 
