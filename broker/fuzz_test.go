@@ -19,6 +19,9 @@ func FuzzDispatch(f *testing.F) {
 		`{"type":"send","id":"1","client_message_id":"x","targetSpec":"#","priority":"next"}`,
 		`{"type":"client_ack","brokerMessageId":"r1"}`, `{"type":"client_ack","clientMessageId":"x","state":"surfaced"}`,
 		`{"type":"join_group","name":"\u0000"}`, `{"type":"set_stats","stats":{"messagesIn":1e99}}`, `{"type":"invite_create","invite_token":"AAAA","max_uses":1}`,
+		`{"type":"topic_create","name":"x","key":{"encryptedKey":"AA","nonce":""}}`, `{"type":"topic_join","topic":"general","memberId":"x"}`, `{"type":"topic_list"}`,
+		`{"type":"topic_history","topic":"general","limit":-1,"beforeId":"x"}`, `{"type":"topic_rotate","topic":"general","generation":1,"keys":[{}]}`,
+		`{"type":"topic_seal","topic":"general","memberId":"x","encryptedKey":"","nonce":""}`, `{"type":"send","id":"1","targetSpec":"#general","priority":"next","bodyVersion":9}`,
 		`{"type":"list_peers","_reqId":{}}`, `{"type":"hello","groups":[{}]}`, `{"type":"session_hello","parentAttestation":null,"timestamp":-1}`, `{`, ``, "\xff\xfe", `[]`, `{"type":"send"`,
 	} {
 		f.Add([]byte(s), true)

@@ -52,7 +52,8 @@ var renamed = map[string]map[string]string{
 }
 
 // Values that differ in every run; their presence is compared.
-var volatile = map[string]bool{"presenceId": true, "lastSeenAt": true, "createdAt": true, "connectedAt": true, "memberId": true, "uptime": true, "version": true, "gitSha": true,
+var volatile = map[string]bool{
+	"presenceId": true, "lastSeenAt": true, "createdAt": true, "connectedAt": true, "memberId": true, "uptime": true, "version": true, "gitSha": true,
 	"joinedAt": true, "lastReadAt": true,
 }
 
