@@ -157,6 +157,9 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 	if c.Op == wire.TypeListPeers {
 		return m.peers(ctx, key)
 	}
+	if ask, ours := topicCalls[c.Op]; ours {
+		return ask(m.topics, ctx, c, key)
+	}
 	reply, err := m.call(ctx, link, c.Op, c.Data)
 	if err != nil {
 		return nil, err

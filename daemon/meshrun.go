@@ -23,6 +23,7 @@ type meshRun struct {
 	member mesh.Identity
 	links  *bridge.Mesh
 	roster *roster
+	topics *topics
 	wake   chan struct{} // capacity 1: something may be due
 	late   surfacedQueue // surfaced reports that wait for the link
 
@@ -46,7 +47,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 		return fmt.Errorf("slug %q cannot be a subject token", j.Slug)
 	}
 	m := &meshRun{d: d, joined: j, member: member, wake: make(chan struct{}, 1), rng: newRand(d.opt.Rand)}
-	m.roster = newRoster(m)
+	m.roster, m.topics = newRoster(m), newTopics(m)
 	m.ctx, m.cancel = context.WithCancel(d.ctx)
 	host, _ := os.Hostname()
 	cwd, _ := os.Getwd()
@@ -74,6 +75,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 	})
 	m.tasks.Go(m.drain)
 	m.tasks.Go(m.roster.run)
+	m.tasks.Go(m.topics.run)
 	return nil
 }
 
@@ -139,11 +141,13 @@ func (m *meshRun) State(src bridge.Source, s bridge.State) {
 	if s.Phase != bridge.Open {
 		if src.Session == "" {
 			m.roster.lost()
+			m.topics.lost()
 		}
 		return
 	}
 	if src.Session == "" {
 		m.roster.refresh()
+		m.topics.refresh()
 		m.late.flush(m)
 	}
 	// Rows whose backoff runs are worth a try at once: the reason for the last failure may have gone with the old connection.
