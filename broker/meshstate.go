@@ -18,6 +18,7 @@ type meshState struct {
 	conns    map[*conn]struct{}            // registered connections
 	readers  map[string]map[*conn]struct{} // registered connections by mailbox key
 	topics   map[string]*topic             // by id
+	services map[string]*service           // by name
 }
 
 // member is a member and what outlives its connections.
@@ -37,7 +38,10 @@ type session struct {
 const sessionGroupsFor = mesh.MaxAttestationTTL
 
 func newMeshState(rec meshRecord) *meshState {
-	return &meshState{rec: rec, members: map[string]*member{}, sessions: map[string]*session{}, conns: map[*conn]struct{}{}, readers: map[string]map[*conn]struct{}{}, topics: map[string]*topic{}}
+	return &meshState{
+		rec: rec, members: map[string]*member{}, sessions: map[string]*session{}, conns: map[*conn]struct{}{}, readers: map[string]map[*conn]struct{}{},
+		topics: map[string]*topic{}, services: map[string]*service{},
+	}
 }
 
 // load takes one entry of the bucket. Entries of members that are gone are passed over.

@@ -154,8 +154,15 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 			}
 		}
 	}
-	if c.Op == wire.TypeListPeers {
+	switch c.Op {
+	case wire.TypeListPeers:
 		return m.peers(ctx, key)
+	case wire.TypeMCPRegister:
+		return m.offers.register(ctx, c)
+	case wire.TypeMCPUnregister:
+		return m.offers.unregister(ctx, c)
+	case wire.TypeMCPCallResponse:
+		return m.offers.answer(ctx, c)
 	}
 	if ask, ours := topicCalls[c.Op]; ours {
 		return ask(m.topics, ctx, c, key)
