@@ -24,8 +24,8 @@ const sendTries = 3
 
 func sendVerb() verb {
 	return verb{
-		name: "send", args: "TO TEXT…\nTO -", short: "send a message to a peer, a group or everybody",
-		long: `TO is a display name (any case), 16 to 64 hex digits of a key, @group, or '*' for everybody in the mesh. A name or prefix that
+		name: "send", args: "TO TEXT…\nTO -", short: "send a message to a peer, a group, a topic or everybody",
+		long: `TO is a display name (any case), 16 to 64 hex digits of a key, @group, '#topic', or '*' for everybody in the mesh. A name or prefix that
 means several peers is refused with the candidates listed. TEXT may be several words; "-" reads it from stdin, byte for byte.
 
 What is printed is what is known at once:
@@ -83,6 +83,7 @@ type sending struct {
 	accepted *bus.SendReply // the daemon's answer, once there is one
 	known    progress
 	deadline time.Time
+	show     func(bus.SendReply, progress) error // prints the result; nil: as send does
 }
 
 // newSend reads and checks the arguments; nothing is sent before all of them are good.
@@ -219,6 +220,9 @@ func (s *sending) attempt(ctx context.Context, n *conn, try int) (err error) {
 	result := sendResult(reply, s.known)
 	if s.known.State == bus.StateFailed {
 		return &sendFailedError{result}
+	}
+	if s.show != nil {
+		return s.show(reply, s.known)
 	}
 	return s.ui.result(result, func() error { return s.ui.print("%s", sentence(reply, s.known)) })
 }
