@@ -221,6 +221,9 @@ func (s *sending) attempt(ctx context.Context, n *conn, try int) (err error) {
 	if s.known.State == bus.StateFailed {
 		return &sendFailedError{result}
 	}
+	if reply.Warning != "" && !s.ui.json {
+		s.ui.warn("%s", cleanLine(reply.Warning))
+	}
 	if s.show != nil {
 		return s.show(reply, s.known)
 	}
@@ -252,12 +255,14 @@ type sendJSON struct {
 	Online          string `json:"online"` // yes, no or unknown
 	Reason          string `json:"reason,omitempty"`
 	Note            string `json:"note,omitempty"`
+	Warning         string `json:"warning,omitempty"`
 }
 
 func sendResult(r bus.SendReply, p progress) sendJSON {
 	out := sendJSON{
 		OK: true, MessageID: r.ClientMessageID, BrokerMessageID: p.BrokerMessageID, Target: r.Target, Mesh: r.Mesh, State: p.State, Duplicate: r.Duplicate,
 		Via: "daemon", SurfacedVia: p.Via, Recipient: r.RecipientName, RecipientKey: r.RecipientKey, Online: r.Online, Reason: p.Reason,
+		Warning: r.Warning,
 	}
 	if p.State == bus.StateAccepted {
 		out.Note = r.Note // about what it waits for: stale once it has moved on

@@ -65,6 +65,7 @@ type postJSON struct {
 	BodyVersion   int      `json:"bodyVersion,omitempty"`
 	Mentions      []string `json:"mentions"`
 	Note          string   `json:"note,omitempty"`
+	Warning       string   `json:"warning,omitempty"`
 }
 
 func (c *call) newPost(ctx context.Context) (*sending, error) {
@@ -113,14 +114,12 @@ func (c *call) newPost(ctx context.Context) (*sending, error) {
 		out := postJSON{
 			OK: true, MessageID: reply.ClientMessageID, HistoryID: known.BrokerMessageID, Topic: name, TopicID: reply.TopicID, Mesh: reply.Mesh, State: known.State,
 			Duplicate: reply.Duplicate, ReplyToID: s.req.ReplyTo, BodyVersion: reply.BodyVersion, Mentions: mentions(s.req.Body), Note: reply.Note,
+			Warning: reply.Warning,
 		}
 		return c.ui.result(out, func() error {
 			line := "posted to #" + cleanLine(name) + "  [" + cleanLine(known.BrokerMessageID) + "]"
 			if known.BrokerMessageID == "" {
 				line = "accepted for #" + cleanLine(name) + ", waiting for the broker or the topic's key  [" + cleanLine(reply.ClientMessageID) + "]"
-			}
-			if reply.Note != "" {
-				line += "\n" + cleanLine(reply.Note)
 			}
 			return c.ui.print("%s", line)
 		})

@@ -212,14 +212,20 @@ func empty(v any) bool {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, s := range []string{`{"type":"send","targetSpec":"*","priority":"now","nonce":"","ciphertext":""}`, `{"type":"hello","groups":[{"name":"a"}]}`, `{"type":"push","eventData":{}}`, `[`, `{"type":1}`} {
+	for _, s := range []string{
+		`{"type":"send","targetSpec":"*","priority":"now","nonce":"","ciphertext":""}`, `{"type":"hello","groups":[{"name":"a"}]}`, `{"type":"push","eventData":{}}`, `[`, `{"type":1}`,
+		`{"type":"topic_rotate","topic":"t","generation":1,"keys":[{"memberId":"m","encryptedKey":"","nonce":""}]}`, `{"type":"topic_create","name":"n","key":{}}`,
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if _, err := Peek(data); err != nil {
 			return
 		}
-		for _, v := range []any{&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{}} {
+		for _, v := range []any{
+			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{}, &TopicCreate{}, &TopicCreated{}, &TopicList{}, &TopicJoin{}, &TopicLeave{},
+			&TopicRequest{}, &TopicMembers{}, &TopicHistory{}, &TopicHistoryPage{}, &TopicKey{}, &TopicSeal{}, &TopicPending{}, &TopicRotate{}, &TopicEvent{},
+		} {
 			if Decode(data, v) != nil {
 				continue
 			}
