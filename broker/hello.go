@@ -105,6 +105,8 @@ func (c *conn) capabilities(cs []string) {
 			c.topicEvents = !c.isSession // a topic's key belongs to the member
 		case wire.CapOwnMulticast:
 			c.ownMulticast = true
+		case wire.CapChanges:
+			c.changes = true
 		}
 	}
 }
@@ -157,7 +159,7 @@ func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
 		MemberProfile: wire.MemberProfile{Groups: []mesh.Group{}, MessageMode: "push"},
 		MeshPolicy:    &wire.MeshPolicy{SelfEditable: map[string]bool{"displayName": true, "roleTag": true, "groups": true, "messageMode": true}},
-		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapTopicKeys},
+		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapTopicKeys, wire.CapChanges},
 	}
 	if !c.isSession {
 		c.b.mu.RLock()

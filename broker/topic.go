@@ -313,8 +313,8 @@ func (b *Broker) tellTopic(m *meshState, t *topic, event string, about *member, 
 	}
 }
 
-// gone tells the leads of a topic that somebody left it with its key.
-func (b *Broker) gone(m *meshState, t *topic, who *member) {
+// vacated tells the leads of a topic that somebody left it with its key.
+func (b *Broker) vacated(m *meshState, t *topic, who *member) {
 	b.mu.RLock()
 	due, leads := t.Generation > 0 && m.rotationDue(t), m.leads(t)
 	b.mu.RUnlock()
@@ -323,7 +323,7 @@ func (b *Broker) gone(m *meshState, t *topic, who *member) {
 	}
 }
 
-// goneFromAll is gone for all topics: who is no member of the mesh any more.
+// goneFromAll is vacated for all topics: who is no member of the mesh any more.
 func (b *Broker) goneFromAll(m *meshState, who *member) {
 	b.mu.RLock()
 	var left []*topic
@@ -334,7 +334,7 @@ func (b *Broker) goneFromAll(m *meshState, who *member) {
 	}
 	b.mu.RUnlock()
 	for _, t := range left {
-		b.gone(m, t, who)
+		b.vacated(m, t, who)
 	}
 }
 

@@ -270,7 +270,7 @@ func (c *conn) topicLeave(data []byte, reqID string) {
 	}
 	c.done(reqID)
 	c.b.tellTopic(c.mesh, t, wire.EventTopicChanged, who, func(pubkey string) bool { return pubkey == who.Pubkey })
-	c.b.gone(c.mesh, t, who)
+	c.b.vacated(c.mesh, t, who)
 }
 
 // topicMembers answers with the members of a topic: to everybody of a public one, of the others to its members and the mesh's admins.

@@ -171,10 +171,10 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Exit = exitPermission
 	case f.Data["broker_code"] == "not_found" || f.Data["broker_code"] == wire.CodeTopicNotFound:
 		f.Exit = exitNotFound
-	case f.Data["broker_code"] == wire.CodeTopicKeyMoved:
-		f.Exit = exitConflict
-	case f.Data["broker_code"] == wire.CodeInvalid:
+	case f.Data["broker_code"] == "invalid":
 		f.Exit = exitUsage
+	case f.Data["broker_code"] == "limit" || f.Data["broker_code"] == wire.CodeTopicKeyMoved:
+		f.Exit = exitConflict
 	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
 		f.Exit = exitUsage
 	case e.Code == 401 || e.Code == 403:
