@@ -370,7 +370,10 @@ const seenKeysDir = "topics"
 func (s *seenKeys) newest(id string) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.of[id], s.load()
+	if err := s.load(); err != nil {
+		return 0, err
+	}
+	return s.of[id], nil
 }
 
 func (s *seenKeys) note(id string, generation int) error {
