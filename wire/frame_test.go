@@ -229,6 +229,7 @@ func FuzzDecode(f *testing.F) {
 			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},
 			&TopicCreate{}, &TopicCreated{}, &TopicList{}, &TopicJoin{}, &TopicLeave{}, &TopicRequest{}, &TopicMembers{}, &TopicHistory{}, &TopicHistoryPage{}, &TopicKey{},
 			&TopicSeal{}, &TopicPending{}, &TopicRotate{}, &TopicEvent{},
+			&SetProfile{}, &MessageStatus{}, &MessageStatusResult{}, &MeshSettings{}, &MeshSettingsResult{},
 		} {
 			if Decode(data, v) != nil {
 				continue
