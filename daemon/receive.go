@@ -173,6 +173,13 @@ func (m *meshRun) system(src bridge.Source, p wire.Push) {
 	kind := "system"
 	var e wire.PeerEvent
 	switch p.Event {
+	case eventProfileUpdated:
+		var changed struct {
+			MessageMode string `json:"messageMode"`
+		}
+		if json.Unmarshal(p.EventData, &changed) == nil && changed.MessageMode != "" {
+			m.setMessageMode(changed.MessageMode)
+		}
 	case wire.EventPeerJoined, wire.EventPeerReturned, wire.EventPeerLeft:
 		if err := json.Unmarshal(p.EventData, &e); err != nil || !mesh.ValidKey(e.Pubkey) {
 			return
