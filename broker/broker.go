@@ -50,14 +50,16 @@ type Broker struct {
 	silent   []*conn // those of them that are upgraded, the oldest first
 	calls    map[string]*serviceCall
 
-	saving  sync.Mutex // one save of presence at a time, see saveMember
-	joining sync.Mutex // one change of meshes, members or invites at a time: two joins of the same key must not use up two uses
-	editing sync.Mutex // one change of a mesh's record at a time
-	conns   sync.WaitGroup
-	workers sync.WaitGroup
-	run     context.Context // ends when the workers are to
-	stop    context.CancelFunc
-	lookups *throttle // of invite codes
+	saving    sync.Mutex // one save of presence at a time, see saveMember
+	joining   sync.Mutex // one change of meshes, members or invites at a time: two joins of the same key must not use up two uses
+	editing   sync.Mutex // one change of a mesh's record at a time
+	conns     sync.WaitGroup
+	workers   sync.WaitGroup
+	run       context.Context // ends when the workers are to
+	stop      context.CancelFunc
+	lookups   *throttle  // of invite codes
+	topicWork sync.Mutex // one change of topics at a time
+	history   *history
 
 	dropped atomic.Int64 // presence events lost to slow clients
 }
@@ -90,6 +92,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.store, err = openStore(ctx, cfg.NC, b.lim); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
+	b.history = newHistory(b.store)
 	var at position
 	if at, err = b.load(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)

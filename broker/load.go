@@ -71,7 +71,7 @@ func (b *Broker) load(ctx context.Context) (at position, err error) {
 			return at, err
 		}
 	}
-	return at, nil
+	return at, b.loadTopics(ctx)
 }
 
 // loadInvite enters the code of an invite.

@@ -191,19 +191,41 @@ func (b *Broker) dropMember(ctx context.Context, m *meshState, who *member, aske
 	}
 	ends := b.connsOf(m, who)
 	if !b.closed {
-		b.workers.Go(func() { b.purgeMember(b.run, m.rec.ID, key, keys, ends) })
+		b.workers.Go(func() { b.purgeMember(b.run, m, key, keys, ends) })
 	}
 	b.mu.Unlock()
+	b.goneFromAll(m, who) // the topics it had the key of get another one
 	closeAll(slices.DeleteFunc(slices.Clone(ends), func(c *conn) bool { return c == asker }), farewell{wire.CloseBanned, wire.CodeLeft})
 	return nil
 }
 
+// leaveTopics ends the memberships of a key in topics, so that it does not find them again if it joins again.
+func (b *Broker) leaveTopics(ctx context.Context, m *meshState, pubkey string) error {
+	b.topicWork.Lock()
+	defer b.topicWork.Unlock()
+	b.mu.Lock()
+	var in []string
+	for id, t := range m.topics {
+		if _, known := t.members[pubkey]; known {
+			in = append(in, id)
+			delete(t.members, pubkey)
+		}
+	}
+	b.mu.Unlock()
+	var errs []error
+	for _, id := range in {
+		errs = append(errs, b.store.deleteRecord(ctx, topicMemberKey(m.rec.ID, id, pubkey)))
+	}
+	return errors.Join(errs...)
+}
+
 // purgeMember removes what is left of a member that has gone. keys are its mailboxes, its own first.
-func (b *Broker) purgeMember(ctx context.Context, meshID, pubkey string, keys []string, conns []*conn) {
+func (b *Broker) purgeMember(ctx context.Context, m *meshState, pubkey string, keys []string, conns []*conn) {
 	if !allEnded(ctx, conns) {
 		return
 	}
-	var errs []error
+	meshID := m.rec.ID
+	errs := []error{b.leaveTopics(ctx, m, pubkey)}
 	b.saving.Lock() // after the last save of presence
 	errs = append(errs, b.store.meta.Purge(ctx, stateKey(meshID, pubkey)))
 	for _, k := range keys[1:] {

@@ -106,7 +106,7 @@ func TestARenewedCertificate(t *testing.T) {
 	}
 	serves := func(serial int64) {
 		t.Helper()
-		clock.Advance(lookAgain)
+		clock.Advance(rereadCert)
 		pair, err := c.get(nil)
 		if err != nil || pair.Leaf.SerialNumber.Int64() != serial {
 			t.Errorf("serves %v, %v", pair.Leaf.SerialNumber, err)

@@ -30,8 +30,8 @@ type fileStamp struct {
 	at   time.Time
 }
 
-// lookAgain is how often the files are looked at, at most.
-const lookAgain = time.Second
+// rereadCert is how often the files are looked at, at most.
+const rereadCert = time.Second
 
 func loadCertificate(cert, key string, clock clockwork.Clock, log *slog.Logger) (*certificate, error) {
 	c := &certificate{cert: cert, key: key, clock: clock, log: log}
@@ -67,7 +67,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.clock.Now()
-	if now.Sub(c.checked) < lookAgain {
+	if now.Sub(c.checked) < rereadCert {
 		return c.pair, nil
 	}
 	c.checked = now
