@@ -32,6 +32,9 @@ type Broker struct {
 
 	fan     *fanout
 	settler *settler
+	timers  *timers
+	watches *watches
+	hooks   *hooks
 
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
@@ -87,12 +90,21 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 			return nil, fmt.Errorf("open broker: %w", err)
 		}
 	}
+	var errs [3]error
+	b.timers, errs[0] = newTimers(ctx, b)
+	b.watches, errs[1] = newWatches(ctx, b)
+	b.hooks, errs[2] = newHooks(ctx, b)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
 	run, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	b.fan = newFanout(b.store, b.clock, b.log, cursor)
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
+	b.workers.Go(func() { b.timers.run(run) })
+	b.workers.Go(func() { b.watches.run(run) })
 	return b, nil
 }
 

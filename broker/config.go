@@ -20,6 +20,8 @@ type Config struct {
 	Version   string          // shown by GET /health
 	PublicURL string          // the ws or wss URL under which clients reach this broker; returned with created meshes
 	Limits    Limits
+	// AllowPrivateWatches lets watches fetch addresses that are not on the public internet: whatever this machine can reach, its own services included.
+	AllowPrivateWatches bool
 	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
 	AdminTokenHash [32]byte
 }
@@ -38,6 +40,13 @@ type Limits struct {
 	SessionsPerMember int           // 256 remembered session keys per member; the longest unseen are forgotten
 	MembersPerMesh    int           // 4096
 	Meshes            int           // 1000
+
+	SchedulesPerMember int // 128 messages waiting for their time
+	SchedulesPerMesh   int // 1024
+	WatchesPerMember   int // 32
+	WatchesPerMesh     int // 256
+	WebhooksPerMesh    int // 64
+	HookEvents         int // 60 events a minute of one webhook, and as many at once
 }
 
 func (l Limits) withDefaults() Limits {
@@ -53,6 +62,12 @@ func (l Limits) withDefaults() Limits {
 	l.SessionsPerMember = cmp.Or(l.SessionsPerMember, 256)
 	l.MembersPerMesh = cmp.Or(l.MembersPerMesh, 4096)
 	l.Meshes = cmp.Or(l.Meshes, 1000)
+	l.SchedulesPerMember = cmp.Or(l.SchedulesPerMember, 128)
+	l.SchedulesPerMesh = cmp.Or(l.SchedulesPerMesh, 1024)
+	l.WatchesPerMember = cmp.Or(l.WatchesPerMember, 32)
+	l.WatchesPerMesh = cmp.Or(l.WatchesPerMesh, 256)
+	l.WebhooksPerMesh = cmp.Or(l.WebhooksPerMesh, 64)
+	l.HookEvents = cmp.Or(l.HookEvents, 60)
 	return l
 }
 

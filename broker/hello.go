@@ -155,7 +155,7 @@ func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
 		MemberProfile: wire.MemberProfile{Groups: []mesh.Group{}, MessageMode: "push"},
 		MeshPolicy:    &wire.MeshPolicy{SelfEditable: map[string]bool{"displayName": true, "roleTag": true, "groups": true, "messageMode": true}},
-		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast},
+		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapSealedSchedules},
 	}
 	if !c.isSession {
 		ack.Services = &[]wire.Service{}

@@ -21,6 +21,17 @@ var ops = map[string]op{
 	wire.TypeJoinGroup:  (*conn).joinGroup,
 	wire.TypeLeaveGroup: (*conn).leaveGroup,
 
+	// Scheduled messages, watches, webhooks.
+	wire.TypeSchedule:        (*conn).schedule,
+	wire.TypeListScheduled:   (*conn).listScheduled,
+	wire.TypeCancelScheduled: (*conn).cancelScheduled,
+	wire.TypeWatch:           (*conn).watch,
+	wire.TypeUnwatch:         (*conn).unwatch,
+	wire.TypeWatchList:       (*conn).watchList,
+	wire.TypeCreateWebhook:   (*conn).createWebhook,
+	wire.TypeListWebhooks:    (*conn).listWebhooks,
+	wire.TypeDeleteWebhook:   (*conn).deleteWebhook,
+
 	// The mesh and its members.
 	wire.TypeInviteCreate: (*conn).inviteCreate,
 }

@@ -2,8 +2,11 @@ package broker
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -42,12 +45,23 @@ var otherwise = map[string][]string{
 	"dm": {"message_status-1", "message_status-2", "message_status-3", "SPLO6kO0vS", "abc"},
 	// The reference hands a message for a member's key to any of its sessions; here it waits for a member connection.
 	"session_hello": {"95b4a0fd-73d0-4af8-805c-8d4441c22508push"},
+	// Reminders are the broker's (69): the creator's connection gets no acks for them, and may remind itself. They are sent in the order of their times, the
+	// direct one first; the reference sends the broadcast first.
+	"schedule": {"601dc811-1007-423e-9656-53a942490b99", "fd98be6d-a7ca-47f4-a20e-f15ce6fdf979", "NuJez5A3JP0tfVOnHo1MeVaHCGNsM2cNpush", "schedule-11", "7b4369b6-f86a-4811-b900-c9d9da310c68"},
+	// A second webhook of a name is refused with an answer (85a); lists show no secrets (43).
+	"webhook": {"create_webhook-2", "list_webhooks-3"},
 	// A member that is offline has a mailbox here.
 	"dm_offline_target": {"f61170f9-7114-4c8e-b7bb-bf7fb337889a"},
 }
 
 // Values that differ in every run; their presence is compared.
-var volatile = map[string]bool{"presenceId": true, "lastSeenAt": true, "createdAt": true, "connectedAt": true, "memberId": true, "uptime": true, "version": true, "gitSha": true}
+var volatile = map[string]bool{"presenceId": true, "lastSeenAt": true, "createdAt": true, "connectedAt": true, "memberId": true, "uptime": true, "version": true, "gitSha": true,
+	// What a watch finds, and when.
+	"oldValue": true, "newValue": true, "lastHash": true, "lastValue": true, "lastCheck": true,
+}
+
+// Ids and secrets that the broker makes and the clients use later.
+var named = []string{"scheduledId", "watchId", "secret"}
 
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/transcripts/*.jsonl")
@@ -63,9 +77,12 @@ func replay(t *testing.T, file string) {
 	lines := readTranscript(t, file)
 	skip := otherwise[strings.TrimSuffix(filepath.Base(file), ".jsonl")]
 	clock := clockwork.NewFakeClockAt(time.UnixMilli(lines[0].T))
-	r := newRig(t, func(c *Config) { c.Clock = clock })
+	recorded := fixtures(t, clock)
+	r := newRig(t, func(c *Config) {
+		c.Clock, c.AllowPrivateWatches, c.PublicURL = clock, true, "ws"+strings.TrimPrefix(recorded, "http")+"/ws"
+	})
 	r.recordedMesh(lines)
-	p := &player{t: t, r: r, clients: map[int]*client{}, ids: map[string]string{}, closed: map[int]bool{}}
+	p := &player{t: t, r: r, clients: map[int]*client{}, ids: map[string]string{"http://127.0.0.1:7900": recorded}, closed: map[int]bool{}}
 	for i, l := range lines {
 		if skipped(l, skip) {
 			continue
@@ -74,6 +91,7 @@ func replay(t *testing.T, file string) {
 			clock.Advance(d)
 		}
 		where := fmt.Sprintf("line %d", i+1)
+		l = p.translate(l)
 		switch {
 		case l.HTTP != nil:
 			p.http(where, l)
@@ -87,6 +105,29 @@ func replay(t *testing.T, file string) {
 			p.hear(where, l)
 		}
 	}
+}
+
+// fixtures serves what the recorded broker served for watches, and returns its address.
+func fixtures(t *testing.T, clock clockwork.Clock) string {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /test/clock", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"epoch":%d}`, clock.Now().UnixMilli()) })
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// translate puts our ids in the place of the recorded ones.
+func (p *player) translate(l line) line {
+	for theirs, ours := range p.ids {
+		l.Frame = bytes.ReplaceAll(l.Frame, []byte(theirs), []byte(ours))
+		if l.HTTP != nil {
+			h := *l.HTTP
+			h.Path = strings.ReplaceAll(h.Path, theirs, ours)
+			l.HTTP = &h
+		}
+	}
+	return l
 }
 
 func readTranscript(t *testing.T, file string) (lines []line) {
@@ -204,6 +245,9 @@ func (p *player) say(l line) {
 		c.write([]byte(l.Frame))
 		if h, _ := wire.Peek(l.Frame); strings.HasPrefix(h.Type, "set_") || strings.HasSuffix(h.Type, "_group") {
 			c.settle() // the recording waited a moment instead
+		} else if h.Type == wire.TypeWatch {
+			c.settle()
+			p.r.watchesChecked()
 		}
 	}
 }
@@ -228,6 +272,14 @@ func (p *player) hear(where string, l line) {
 		p.ids[theirs] = ours
 		want["messageId"] = ours
 	}
+	for _, k := range named {
+		if theirs, ok := want[k].(string); ok && theirs != "" {
+			ours, _ := got[k].(string)
+			p.ids[theirs] = ours
+			l.Frame = bytes.ReplaceAll(l.Frame, []byte(theirs), []byte(ours))
+			_ = json.Unmarshal(l.Frame, &want) // it was JSON before
+		}
+	}
 	if diff := compare("", want, got); diff != "" {
 		p.t.Errorf("%s: %s\ngot      %s\nrecorded %s", where, diff, data, l.Frame)
 	}
@@ -237,7 +289,7 @@ func (p *player) http(where string, l line) {
 	p.t.Helper()
 	served := map[string]bool{"/join": true}
 	if l.Dir == "c2s" {
-		if p.answer = nil; served[l.HTTP.Path] {
+		if p.answer = nil; served[l.HTTP.Path] || strings.HasPrefix(l.HTTP.Path, "/hook/") {
 			p.status, p.answer = p.r.post(l.HTTP.Path, "", []byte(l.HTTP.Body))
 		}
 		return
