@@ -19,6 +19,9 @@ func FuzzDispatch(f *testing.F) {
 		`{"type":"send","id":"1","client_message_id":"x","targetSpec":"#","priority":"next"}`,
 		`{"type":"client_ack","brokerMessageId":"r1"}`, `{"type":"client_ack","clientMessageId":"x","state":"surfaced"}`,
 		`{"type":"join_group","name":"\u0000"}`, `{"type":"set_stats","stats":{"messagesIn":1e99}}`, `{"type":"invite_create","invite_token":"AAAA","max_uses":1}`,
+		`{"type":"schedule","to":"*","message":"x","deliverAt":9e15}`, `{"type":"schedule","to":"*","message":"x","cron":"*/5 * * * *","tz":"UTC"}`,
+		`{"type":"cancel_scheduled","scheduledId":"x"}`, `{"type":"watch","url":"http://8.8.8.8","headers":{"a":"b"}}`, `{"type":"unwatch","watchId":"w_1"}`,
+		`{"type":"create_webhook","name":"x"}`, `{"type":"delete_webhook","name":"x"}`, `{"type":"list_webhooks"}`, `{"type":"list_scheduled"}`, `{"type":"watch_list"}`,
 		`{"type":"list_peers","_reqId":{}}`, `{"type":"hello","groups":[{}]}`, `{"type":"session_hello","parentAttestation":null,"timestamp":-1}`, `{`, ``, "\xff\xfe", `[]`, `{"type":"send"`,
 	} {
 		f.Add([]byte(s), true)

@@ -55,7 +55,8 @@ var otherwise = map[string][]string{
 }
 
 // Values that differ in every run; their presence is compared.
-var volatile = map[string]bool{"presenceId": true, "lastSeenAt": true, "createdAt": true, "connectedAt": true, "memberId": true, "uptime": true, "version": true, "gitSha": true,
+var volatile = map[string]bool{
+	"presenceId": true, "lastSeenAt": true, "createdAt": true, "connectedAt": true, "memberId": true, "uptime": true, "version": true, "gitSha": true,
 	// What a watch finds, and when.
 	"oldValue": true, "newValue": true, "lastHash": true, "lastValue": true, "lastCheck": true,
 }
@@ -290,7 +291,11 @@ func (p *player) http(where string, l line) {
 	served := map[string]bool{"/join": true}
 	if l.Dir == "c2s" {
 		if p.answer = nil; served[l.HTTP.Path] || strings.HasPrefix(l.HTTP.Path, "/hook/") {
-			p.status, p.answer = p.r.post(l.HTTP.Path, "", []byte(l.HTTP.Body))
+			body := []byte(l.HTTP.Body)
+			if text := ""; json.Unmarshal(body, &text) == nil { // it was not JSON
+				body = []byte(text)
+			}
+			p.status, p.answer = p.r.post(l.HTTP.Path, "", body)
 		}
 		return
 	}

@@ -154,8 +154,13 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 			}
 		}
 	}
-	if c.Op == wire.TypeListPeers {
+	switch c.Op {
+	case wire.TypeListPeers:
 		return m.peers(ctx, key)
+	case wire.TypeSchedule:
+		return d.schedule(ctx, m, c)
+	case wire.TypeListScheduled:
+		return d.listScheduled(ctx, m)
 	}
 	reply, err := m.call(ctx, link, c.Op, c.Data)
 	if err != nil {

@@ -53,6 +53,9 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, holders []session.Session
 			msg.ToKind = inbox.ToSession
 		}
 	}
+	if told(p) {
+		return openEvent(msg, p)
+	}
 	box, err := base64.StdEncoding.DecodeString(p.Ciphertext)
 	if err != nil {
 		return undecryptable(msg, "the ciphertext is not base64", nil, []byte(p.Ciphertext))
@@ -62,7 +65,10 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, holders []session.Session
 		return undecryptable(msg, "the nonce is not base64", nil, box)
 	}
 	if multicast(p.TargetSpec) {
-		return openText(msg, box)
+		return late(openText(msg, box), p)
+	}
+	if p.Subtype == wire.SubtypeReminder && p.Nonce == "" {
+		return late(openReminder(msg, box), p)
 	}
 	for _, key := range m.keys(src, p.TargetSpec, holders) {
 		if text, err := m.d.boxes.Open(key, p.SenderPubkey, nonce, box); err == nil && utf8.Valid(text) {
@@ -70,7 +76,7 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, holders []session.Session
 			if key.PublicKey() != m.joined.Pubkey {
 				msg.ToKind = inbox.ToSession
 			}
-			return msg
+			return late(msg, p)
 		}
 	}
 	// A reference broker does not say what was addressed. Its multicasts are plain text; what is left of a sealed message is not.
