@@ -26,6 +26,7 @@ proxy that adds TLS in front of it before others reach it over a network you do 
 		flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "listen", Value: "127.0.0.1:7900", Usage: "the `ADDRESS` to listen on (default 127.0.0.1:7900)"},
 			&urfave.StringFlag{Name: "data", Usage: "the `DIR` of its store"},
+			&urfave.BoolFlag{Name: "allow-private-watches", Usage: "let members watch addresses that are not on the public internet, this machine's own included"},
 			&urfave.StringFlag{Name: "public-url", Usage: "the `URL` that invites name, when it is not the listening address"},
 		},
 		run: func(ctx context.Context, c *call) error {
@@ -49,6 +50,7 @@ func (c *call) serveBroker(ctx context.Context) error {
 	err = c.rooms.broker(ctx, daemon.BrokerOptions{
 		Options: daemon.Options{Version: Version, Log: slog.New(slog.NewJSONHandler(c.stderr, nil))},
 		Listen:  c.cmd.String("listen"), DataDir: data, PublicURL: c.cmd.String("public-url"),
+		AllowPrivateWatches: c.cmd.Bool("allow-private-watches"),
 		Ready: func(addr string) {
 			token := filepath.Join(data, daemon.AdminTokenFile)
 			printErr = c.ui.result(map[string]any{"ok": true, "listen": addr, "data": data, "admin_token_file": token}, func() error {

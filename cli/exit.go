@@ -14,6 +14,7 @@ import (
 	"claudemesh/daemon/outbox"
 	"claudemesh/mcp/feed"
 	"claudemesh/mesh"
+	"claudemesh/wire"
 )
 
 // Exit codes. The table is part of the interface: scripts and models decide by it.
@@ -156,10 +157,8 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Data = data
 	}
 	switch {
-	case f.Data["broker_code"] == "forbidden" || f.Data["broker_code"] == "unauthorized":
-		f.Exit = exitPermission
-	case f.Data["broker_code"] == "not_found":
-		f.Exit = exitNotFound
+	case e.Reason == "broker_refused":
+		f.Exit = brokerExit(f.Data["broker_code"])
 	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
 		f.Exit = exitUsage
 	case e.Code == 401 || e.Code == 403:
@@ -176,6 +175,21 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Exit = exitIO
 	}
 	f.Hint = apiHint(e.Reason, f.Data)
+}
+
+// brokerExit is the exit code of a request that the broker refused.
+func brokerExit(code any) int {
+	switch code {
+	case wire.CodeInvalid, wire.CodeMalformed, wire.CodeInvalidCron, wire.CodeInvalidWebhook, wire.CodePrivateAddress, wire.CodeUnknownType:
+		return exitUsage
+	case wire.CodeWebhookExists, wire.CodeLimit:
+		return exitConflict
+	case wire.CodeForbidden, wire.CodeUnauthorized:
+		return exitPermission
+	case wire.CodeNotFound:
+		return exitNotFound
+	}
+	return exitNetwork
 }
 
 func apiHint(reason string, data map[string]any) string {

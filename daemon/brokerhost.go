@@ -185,6 +185,8 @@ type BrokerOptions struct {
 	DataDir   string
 	PublicURL string            // what invites name; default ws://Listen/ws
 	Ready     func(addr string) // called when the port is open
+	// AllowPrivateWatches lets watches fetch addresses that are not on the public internet.
+	AllowPrivateWatches bool
 }
 
 // AdminTokenFile is where a standalone broker keeps the token that POST /cli/mesh/create asks for, inside its data directory.
@@ -235,7 +237,7 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("connect to store: %w", err)
 	}
-	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, AdminTokenHash: bus.HashToken(strings.TrimSpace(token))})
+	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, AdminTokenHash: bus.HashToken(strings.TrimSpace(token)), AllowPrivateWatches: o.AllowPrivateWatches})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}

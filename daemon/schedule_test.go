@@ -88,7 +88,10 @@ func TestScheduledMessages(t *testing.T) {
 		return true
 	})
 	for _, c := range []struct{ to, body, hears string }{
-		{"self", "a session to itself", alice.ID}, {"alice", "by its own name", alice.ID}, {"bob", "to another by name", bob.ID}, {"*", "to everybody", alice.ID},
+		{"self", "a session to itself", alice.ID},
+		{"alice", "by its own name", alice.ID},
+		{"bob", "to another by name", bob.ID},
+		{"*", "to everybody", alice.ID},
 		{m.joined.Pubkey, "to the member", bob.ID},
 	} {
 		t.Run(c.body, func(t *testing.T) {
