@@ -15,8 +15,10 @@ func webhookCreateVerb() verb {
 	return verb{
 		name: "create", args: "NAME", short: "make a webhook",
 		long: `Prints an address. Whoever POSTs a JSON object or array to it (at most 64 KiB) sends a message to every member of the mesh, online or not. The
-address is a secret: it is shown once, and the broker keeps only a hash of it. A request that may be repeated can carry the header Idempotency-Key.`,
-		examples: []string{"claudemesh webhook create ci", `curl -d '{"build":7}' ADDRESS`},
+address is a secret: it is shown once, and the broker keeps only a hash of it. A request that may be repeated can carry the header Idempotency-Key.
+
+For instance: curl -d '{"build":7}' ADDRESS`,
+		examples: []string{"claudemesh webhook create ci"},
 		fails:    []string{"3  a name that cannot be one", "4  the broker cannot be reached", "6  there is one of that name, or too many"},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(1, 1, "claudemesh webhook create NAME"); err != nil {

@@ -77,10 +77,9 @@ func (m *meshRun) sessions(ctx context.Context) ([]session.Session, error) {
 	return slices.DeleteFunc(live, func(s session.Session) bool { return s.Mesh != m.joined.Slug }), nil
 }
 
-// echo reports whether a message is a multicast of this member's own. A reminder is news to its author, too.
+// echo reports whether a message is this member's own come back. A reminder is news to its author, too.
 func (m *meshRun) echo(msg inbox.Message) bool {
-	many := msg.ToKind == inbox.ToGroup || msg.ToKind == inbox.ToTopic || msg.ToKind == inbox.ToAll
-	return many && msg.SenderMemberKey == m.joined.Pubkey && msg.Subtype != wire.SubtypeReminder
+	return msg.SenderMemberKey == m.joined.Pubkey && msg.ToKind != inbox.ToSession && msg.Subtype != wire.SubtypeReminder
 }
 
 // concerned lists the sessions that a message is for: the one addressed, all of the member's, or those in the group; never the one that sent it, but for a
