@@ -40,6 +40,7 @@ type Limits struct {
 	SessionsPerMember int           // 256 remembered session keys per member; the longest unseen are forgotten
 	MembersPerMesh    int           // 4096
 	Meshes            int           // 1000
+	ServicesPerMesh   int           // 64
 
 	SchedulesPerMember int // 128 messages waiting for their time
 	SchedulesPerMesh   int // 1024
@@ -62,6 +63,7 @@ func (l Limits) withDefaults() Limits {
 	l.SessionsPerMember = cmp.Or(l.SessionsPerMember, 256)
 	l.MembersPerMesh = cmp.Or(l.MembersPerMesh, 4096)
 	l.Meshes = cmp.Or(l.Meshes, 1000)
+	l.ServicesPerMesh = cmp.Or(l.ServicesPerMesh, 64)
 	l.SchedulesPerMember = cmp.Or(l.SchedulesPerMember, 128)
 	l.SchedulesPerMesh = cmp.Or(l.SchedulesPerMesh, 1024)
 	l.WatchesPerMember = cmp.Or(l.WatchesPerMember, 32)

@@ -34,4 +34,15 @@ var ops = map[string]op{
 
 	// The mesh and its members.
 	wire.TypeInviteCreate: (*conn).inviteCreate,
+
+	// Services.
+	wire.TypeMCPRegister:     (*conn).mcpRegister,
+	wire.TypeMCPUnregister:   (*conn).mcpUnregister,
+	wire.TypeMCPList:         (*conn).mcpList,
+	wire.TypeMCPCall:         (*conn).mcpCall,
+	wire.TypeMCPCallResponse: (*conn).mcpCallResponse,
+	wire.TypeMCPSchema:       (*conn).mcpSchema,
+	wire.TypeMCPCatalog:      (*conn).mcpCatalog,
+	wire.TypeMCPDeploy:       (*conn).mcpDeploy,
+	wire.TypeMCPUndeploy:     (*conn).mcpUndeploy,
 }

@@ -61,9 +61,6 @@ var volatile = map[string]bool{
 	"oldValue": true, "newValue": true, "lastHash": true, "lastValue": true, "lastCheck": true,
 }
 
-// Ids and secrets that the broker makes and the clients use later.
-var named = []string{"scheduledId", "watchId", "secret"}
-
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/transcripts/*.jsonl")
 	if err != nil || len(files) < 20 {
@@ -83,7 +80,7 @@ func replay(t *testing.T, file string) {
 		c.Clock, c.AllowPrivateWatches, c.PublicURL = clock, true, "ws"+strings.TrimPrefix(recorded, "http")+"/ws"
 	})
 	r.recordedMesh(lines)
-	p := &player{t: t, r: r, clients: map[int]*client{}, ids: map[string]string{"http://127.0.0.1:7900": recorded}, closed: map[int]bool{}}
+	p := &player{t: t, r: r, clients: map[int]*client{}, ids: map[string]string{}, closed: map[int]bool{}}
 	for i, l := range lines {
 		if skipped(l, skip) {
 			continue
@@ -92,7 +89,7 @@ func replay(t *testing.T, file string) {
 			clock.Advance(d)
 		}
 		where := fmt.Sprintf("line %d", i+1)
-		l = p.translate(l)
+		l = p.relocate(l, recorded)
 		switch {
 		case l.HTTP != nil:
 			p.http(where, l)
@@ -118,15 +115,15 @@ func fixtures(t *testing.T, clock clockwork.Clock) string {
 	return s.URL
 }
 
-// translate puts our ids in the place of the recorded ones.
-func (p *player) translate(l line) line {
-	for theirs, ours := range p.ids {
-		l.Frame = bytes.ReplaceAll(l.Frame, []byte(theirs), []byte(ours))
-		if l.HTTP != nil {
-			h := *l.HTTP
+// relocate puts our address in the place of the recorded broker's, and in paths our secrets in the place of the recorded ones.
+func (p *player) relocate(l line, base string) line {
+	l.Frame = bytes.ReplaceAll(l.Frame, []byte("http://127.0.0.1:7900"), []byte(base))
+	if l.HTTP != nil {
+		h := *l.HTTP
+		for theirs, ours := range p.ids {
 			h.Path = strings.ReplaceAll(h.Path, theirs, ours)
-			l.HTTP = &h
 		}
+		l.HTTP = &h
 	}
 	return l
 }
@@ -243,7 +240,7 @@ func (p *player) say(l line) {
 	case l.Raw != nil:
 		c.write([]byte(*l.Raw))
 	default:
-		c.write([]byte(l.Frame))
+		c.write(p.translate(l.Frame))
 		if h, _ := wire.Peek(l.Frame); strings.HasPrefix(h.Type, "set_") || strings.HasSuffix(h.Type, "_group") {
 			c.settle() // the recording waited a moment instead
 		} else if h.Type == wire.TypeWatch {
@@ -265,25 +262,50 @@ func (p *player) hear(where string, l line) {
 	if err := json.Unmarshal(data, &got); err != nil {
 		p.t.Fatal(err)
 	}
-	if theirs, ok := want["messageId"].(string); ok && theirs != "" {
-		ours, _ := got["messageId"].(string)
-		if known, ok := p.ids[theirs]; ok && known != ours && want["subtype"] == nil {
-			p.t.Errorf("%s: message id %s was %s before", where, ours, known)
-		}
-		p.ids[theirs] = ours
-		want["messageId"] = ours
-	}
-	for _, k := range named {
-		if theirs, ok := want[k].(string); ok && theirs != "" {
-			ours, _ := got[k].(string)
-			p.ids[theirs] = ours
-			l.Frame = bytes.ReplaceAll(l.Frame, []byte(theirs), []byte(ours))
-			_ = json.Unmarshal(l.Frame, &want) // it was JSON before
-		}
-	}
+	p.learn(where, want, got)
 	if diff := compare("", want, got); diff != "" {
 		p.t.Errorf("%s: %s\ngot      %s\nrecorded %s", where, diff, data, l.Frame)
 	}
+}
+
+// minted are the fields whose values the broker makes up. A recorded one is known from then on as ours, in what is compared and in what is sent.
+var minted = map[string]bool{
+	"messageId": true, "id": true, "callId": true, "fileId": true, "memoryId": true, "scheduledId": true, "watchId": true, "secret": true, "url": true, "prefix": true,
+}
+
+// learn replaces the minted values of want by those of got, wherever they stand, and remembers them.
+func (p *player) learn(where string, want, got any) {
+	switch w := want.(type) {
+	case map[string]any:
+		g, _ := got.(map[string]any)
+		for k, v := range w {
+			theirs, isText := v.(string)
+			ours, alsoText := g[k].(string)
+			if !isText || !alsoText || !minted[k] || theirs == "" || ours == "" || theirs == ours {
+				p.learn(where, v, g[k])
+				continue
+			}
+			if known, ok := p.ids[theirs]; ok && known != ours && w["subtype"] == nil {
+				p.t.Errorf("%s: %s %s was %s before", where, k, ours, known)
+			}
+			p.ids[theirs] = ours
+			w[k] = ours
+		}
+	case []any:
+		g, _ := got.([]any)
+		for i := range min(len(w), len(g)) {
+			p.learn(where, w[i], g[i])
+		}
+	}
+}
+
+// translate puts our ids in the place of the recorded ones.
+func (p *player) translate(frame []byte) []byte {
+	text := string(frame)
+	for theirs, ours := range p.ids {
+		text = strings.ReplaceAll(text, `"`+theirs+`"`, `"`+ours+`"`)
+	}
+	return []byte(text)
 }
 
 func (p *player) http(where string, l line) {

@@ -85,6 +85,7 @@ func (a *app) root() *urfave.Command {
 			createVerb(), joinVerb(), shareVerb(), listVerb(),
 			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
+			serviceVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"claudemesh":      func() { os.Exit(Main(os.Args)) },
 		"claudemesh-post": func() { os.Exit(post(os.Args[1:])) },
+		"mcpcalc":         mcpCalc,
 	})
 }
 

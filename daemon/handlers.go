@@ -161,6 +161,12 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 		return d.schedule(ctx, m, c)
 	case wire.TypeListScheduled:
 		return d.listScheduled(ctx, m)
+	case wire.TypeMCPRegister:
+		return m.offers.register(ctx, c)
+	case wire.TypeMCPUnregister:
+		return m.offers.unregister(ctx, c)
+	case wire.TypeMCPCallResponse:
+		return m.offers.answer(ctx, c)
 	}
 	reply, err := m.call(ctx, link, c.Op, c.Data)
 	if err != nil {
