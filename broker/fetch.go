@@ -71,7 +71,6 @@ func followRedirect(r *http.Request, via []*http.Request) error {
 	case r.URL.Host != first.Host || r.URL.Scheme != first.Scheme:
 		r.Header = http.Header{"User-Agent": {userAgent}}
 	}
-	r.Header.Del("Referer")
 	return nil
 }
 

@@ -166,6 +166,7 @@ func TestAReminderOutlivesTheProcess(t *testing.T) {
 		if err := r.broker.store.putRecord(t.Context(), before.Key, before.Value); err != nil {
 			t.Fatal(err)
 		}
+		clock.Advance(time.Second)
 		r.restart()
 		r.until("the record to go again", func() bool { _, known := r.broker.timers.owner(r.mesh.ID, again.ScheduledID); return !known })
 		a, b = r.member(r.owner), r.member(bob)
@@ -222,6 +223,8 @@ func TestCancelling(t *testing.T) {
 		}
 	})
 	t.Run("but for an admin", func(t *testing.T) {
+		found := r.broker.timers.find(r.mesh.ID, own.ScheduledID) // as the loop may have, at that moment
+		defer r.broker.timers.fire(t.Context(), found)
 		if got := into[wire.CancelScheduledAck](a, cancel(a, own.ScheduledID)); !got.OK {
 			t.Errorf("%+v", got)
 		}

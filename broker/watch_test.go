@@ -346,12 +346,18 @@ func TestASlowServerDelaysNoOther(t *testing.T) {
 	b.call(wire.TypeWatch, map[string]any{"url": p.URL, "interval": 5})
 	r.until("bob's watch", func() bool { l := b.watches(); return len(l) == 1 && l[0].LastValue != "" })
 	p.show(200, "2")
-	r.until("the check to end", func() bool {
+	r.until("bob's check to end", func() bool {
 		w := r.broker.watches
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return w.total == watchesPerMember
+		return w.running[r.memberID(bob)] == 0
 	})
 	clock.Advance(5 * time.Second)
 	b.event(wire.EventWatchTriggered)
+	w := r.broker.watches
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := w.running[r.memberID(r.owner)]; n > watchesPerMember {
+		t.Errorf("%d of one member's are being checked at once", n)
+	}
 }
