@@ -15,6 +15,12 @@ const (
 	metaBucket   = "CM_META"
 	dataBucket   = "CM_DATA"
 
+	// A bucket is a stream, and its keys are subjects.
+	dataStream = "KV_" + dataBucket
+	dataPrefix = "$KV." + dataBucket + "."
+	// kvOperation is the header of an entry that says that its key was deleted.
+	kvOperation = "KV-Operation"
+
 	livePrefix = "live."
 )
 

@@ -21,6 +21,19 @@ var ops = map[string]op{
 	wire.TypeJoinGroup:  (*conn).joinGroup,
 	wire.TypeLeaveGroup: (*conn).leaveGroup,
 
+	// What members keep for one another.
+	wire.TypeSetState:    (*conn).setState,
+	wire.TypeGetState:    (*conn).getState,
+	wire.TypeListState:   (*conn).listState,
+	wire.TypeDeleteState: (*conn).deleteState,
+	wire.TypeRemember:    (*conn).remember,
+	wire.TypeRecall:      (*conn).recall,
+	wire.TypeForget:      (*conn).forget,
+	wire.TypeShareSkill:  (*conn).shareSkill,
+	wire.TypeGetSkill:    (*conn).getSkill,
+	wire.TypeListSkills:  (*conn).listSkills,
+	wire.TypeRemoveSkill: (*conn).removeSkill,
+
 	// Scheduled messages, watches, webhooks.
 	wire.TypeSchedule:        (*conn).schedule,
 	wire.TypeListScheduled:   (*conn).listScheduled,
@@ -33,6 +46,7 @@ var ops = map[string]op{
 	wire.TypeDeleteWebhook:   (*conn).deleteWebhook,
 
 	// The mesh and its members.
+	wire.TypeMeshInfo:     (*conn).meshInfo,
 	wire.TypeInviteCreate: (*conn).inviteCreate,
 
 	// Services.

@@ -15,8 +15,8 @@ import (
 	"claudemesh/wire"
 )
 
-// page is a web page that a test changes.
-type page struct {
+// webPage is a web page that a test changes.
+type webPage struct {
 	*httptest.Server
 	mu      sync.Mutex
 	status  int
@@ -25,8 +25,8 @@ type page struct {
 	headers http.Header
 }
 
-func newPage(t testing.TB, body string) *page {
-	p := &page{status: 200, body: body}
+func newPage(t testing.TB, body string) *webPage {
+	p := &webPage{status: 200, body: body}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -39,7 +39,7 @@ func newPage(t testing.TB, body string) *page {
 	return p
 }
 
-func (p *page) show(status int, body string) {
+func (p *webPage) show(status int, body string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status, p.body = status, body
