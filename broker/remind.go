@@ -90,3 +90,27 @@ func (b *Broker) scheduleFailed(ctx context.Context, out *accepted, rec schedule
 
 // senderSystem is the sender of what the broker itself has to say.
 const senderSystem = "system"
+
+// missed counts the times of a cron between its due time and now.
+func missed(rec scheduleRecord, now time.Time) (n int) {
+	for at := rec.Due; rec.Cron != "" && n < maxMissed; n++ {
+		next, err := nextDue(rec, unixMilli(at))
+		if err != nil || next > now.UnixMilli() {
+			break
+		}
+		at = next
+	}
+	return n
+}
+
+func reminderData(rec scheduleRecord, now time.Time) (json.RawMessage, error) {
+	data, err := json.Marshal(wire.ReminderData{
+		ScheduledID: rec.ID, DeliverAt: rec.Due, Cron: rec.Cron, Missed: missed(rec, now),
+		// What was due in the past when it was made is sent at once, and not late.
+		Late: now.Sub(unixMilli(max(rec.Due, rec.CreatedAt))) > lateAfter,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode reminder: %w", err)
+	}
+	return data, nil
+}

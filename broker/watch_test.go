@@ -198,6 +198,25 @@ func TestUnwatch(t *testing.T) {
 	}
 }
 
+func TestAWatchEndsWithItsMember(t *testing.T) {
+	clock, useClock := fakeClock(noon)
+	r := newRig(t, useClock, privateWatches)
+	bob := r.addMember("bob")
+	b := r.member(bob)
+	p := newPage(t, "x")
+	ack := b.watching(r, p.URL, nil)
+	r.broker.mu.Lock()
+	r.broker.meshes[r.mesh.ID].members[bob.PublicKey()].RevokedAt = 1
+	r.broker.mu.Unlock()
+	clock.Advance(time.Minute)
+	r.until("the watch to go", func() bool { return r.broker.watches.find(r.mesh.ID, ack.WatchID) == nil })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked != 1 {
+		t.Errorf("asked %d times", p.asked)
+	}
+}
+
 func TestAWatchShowsNoSecret(t *testing.T) {
 	var log strings.Builder
 	var mu sync.Mutex

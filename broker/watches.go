@@ -3,13 +3,11 @@ package broker
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -142,110 +140,6 @@ func (w *watches) take() (due []*watch, next int64) {
 	return due, next
 }
 
-// check makes one check and takes its result.
-func (w *watches) check(ctx context.Context, one *watch) {
-	value, err := w.fetch.value(ctx, one.spec)
-	if ctx.Err() == nil {
-		if err = w.settle(ctx, one, value, err); err != nil {
-			w.log.Warn("watch not served", "id", one.spec.ID, "err", err)
-		}
-	}
-	random, err := w.random()
-	if err != nil {
-		w.log.Warn("watch not spread", "err", err)
-	}
-	w.mu.Lock()
-	defer w.poke()
-	defer w.mu.Unlock()
-	one.busy = false
-	w.total--
-	if w.running[one.spec.MemberID]--; w.running[one.spec.MemberID] == 0 {
-		delete(w.running, one.spec.MemberID)
-	}
-	// From when it was due, so that the time a check takes does not add up; but what was missed is not made up for.
-	now, pause := w.b.now(), one.spec.interval(random)
-	next := unixMilli(one.due).Add(pause)
-	if !next.After(now) {
-		next = now.Add(pause)
-	}
-	one.due = next.UnixMilli()
-}
-
-// settle compares a value with the last, tells the owner and stores the new one. What cannot be told stays untold until the next check.
-func (w *watches) settle(ctx context.Context, one *watch, value string, failed error) error {
-	one.mu.Lock()
-	defer one.mu.Unlock()
-	if one.gone {
-		return nil
-	}
-	one.checked, one.problem = w.b.now(), ""
-	if failed != nil {
-		one.problem = problemOf(failed)
-		return nil // the owner sees it in the list
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeDeadline)
-	defer cancel()
-	rec := one.rec
-	first, changed, news := rec.Checked == 0, value != rec.Value, rec.notifies(value)
-	if news {
-		rec.Told++
-		switch told, err := w.tell(ctx, one.mesh, rec, value); {
-		case errors.Is(err, errNobodyLeft):
-			return w.drop(ctx, one)
-		case err != nil:
-			one.problem = "the result could not be stored"
-			return err
-		case !told:
-			one.problem = "the owner's mailbox is full"
-			return nil
-		}
-	}
-	rec.Value, rec.Checked = value, one.checked.UnixMilli()
-	if first || changed || news { // else there is nothing in it that must outlive the process
-		if err := w.b.store.putRecord(ctx, one.key, rec); err != nil {
-			return err
-		}
-	}
-	one.rec = rec
-	return nil
-}
-
-// problemOf is a failure as the owner may see it.
-func problemOf(err error) string {
-	switch {
-	case errors.Is(err, errPrivate):
-		return errPrivate.Error()
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Sprintf("no answer within %s", fetchDeadline)
-	}
-	return bounded(err.Error())
-}
-
-// tell mails a result to the watch's owner; false when there is no room for it.
-func (w *watches) tell(ctx context.Context, meshID string, rec watchRecord, value string) (bool, error) {
-	b := w.b
-	b.mu.RLock()
-	m := b.meshes[meshID]
-	here := m != nil && m.active(rec.MemberPubkey) != nil
-	b.mu.RUnlock()
-	switch {
-	case !here:
-		return false, errNobodyLeft
-	case b.store.full(ctx, mailSubject(meshID, rec.MemberPubkey), b.lim.MailboxDepth):
-		return false, nil
-	}
-	data, err := json.Marshal(wire.WatchTriggered{WatchID: rec.ID, URL: rec.URL, Label: rec.Label, Mode: rec.Mode, OldValue: rec.Value, NewValue: value})
-	if err != nil {
-		return false, fmt.Errorf("encode watch: %w", err)
-	}
-	return true, b.post(ctx, &accepted{
-		// With the time it was made, because a short id may come again.
-		CMID: strings.Join([]string{rec.ID, strconv.FormatInt(rec.CreatedAt, 10), strconv.Itoa(rec.Told)}, ":"),
-		Mesh: meshID, SessionKey: senderSystem, Name: senderSystem, Target: rec.MemberPubkey, To: []string{rec.MemberPubkey}, Priority: wire.PriorityNow,
-		Subtype: wire.SubtypeSystem, Event: wire.EventWatchTriggered, EventData: data,
-	})
-}
-
 // add stores a new watch and returns its id.
 func (w *watches) add(meshID string, rec watchRecord) (id string, no *refusal) {
 	w.mu.Lock()
@@ -312,11 +206,6 @@ func (w *watches) remove(one *watch) error {
 	defer one.mu.Unlock()
 	ctx, cancel := w.b.deadline()
 	defer cancel()
-	return w.drop(ctx, one)
-}
-
-// drop deletes a watch whose mutex is held.
-func (w *watches) drop(ctx context.Context, one *watch) error {
 	if err := w.b.store.deleteRecord(ctx, one.key); err != nil {
 		return err
 	}
