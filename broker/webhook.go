@@ -45,7 +45,7 @@ func (c *conn) createWebhook(data []byte, reqID string) {
 		return
 	}
 	sum := sha256.Sum256([]byte(secret))
-	no := c.b.hooks.add(c.mesh.rec.ID, hookRecord{
+	no := c.b.webhooks.add(c.mesh.rec.ID, hookRecord{
 		ID: id, Name: f.Name, SecretHash: hex.EncodeToString(sum[:]), MemberID: c.member.ID, MemberPubkey: c.member.Pubkey, CreatedAt: c.b.now().UnixMilli(),
 	})
 	if no != nil {
@@ -78,7 +78,7 @@ const hiddenSecret = "********"
 func (c *conn) listWebhooks(_ []byte, reqID string) {
 	out := wire.WebhookList{Type: wire.TypeWebhookList, Webhooks: []wire.WebhookInfo{}, ReqID: reqID}
 	everybodys := c.mayTouch(wire.TypeListWebhooks, false) == nil
-	for _, h := range c.b.hooks.of(c.mesh.rec.ID) {
+	for _, h := range c.b.webhooks.of(c.mesh.rec.ID) {
 		if everybodys || h.MemberID == c.member.ID {
 			out.Webhooks = append(out.Webhooks, wire.WebhookInfo{
 				Name: h.Name, URL: c.b.hookURL(c.mesh.rec.ID, hiddenSecret), Active: true,
@@ -95,13 +95,13 @@ func (c *conn) deleteWebhook(data []byte, reqID string) {
 		return
 	}
 	deleted := false
-	if h, known := c.b.hooks.find(c.mesh.rec.ID, f.Name); known {
+	if h, known := c.b.webhooks.find(c.mesh.rec.ID, f.Name); known {
 		if no := c.mayTouch(wire.TypeDeleteWebhook, h.MemberID == c.member.ID); no != nil {
 			c.fail(reqID, no.code, no.message)
 			return
 		}
 		var err error
-		if deleted, err = c.b.hooks.remove(c.mesh.rec.ID, h); err != nil {
+		if deleted, err = c.b.webhooks.remove(c.mesh.rec.ID, h); err != nil {
 			c.storeFailed(reqID, wire.TypeDeleteWebhook, err)
 			return
 		}

@@ -37,7 +37,7 @@ func (c *client) webhook(name string) wire.WebhookAck {
 	return ack
 }
 
-func (r *rig) hook(ack wire.WebhookAck, key string, body []byte) (int, string) {
+func (r *rig) postTo(ack wire.WebhookAck, key string, body []byte) (int, string) {
 	r.t.Helper()
 	u, err := url.Parse(ack.URL)
 	if err != nil {
@@ -67,7 +67,7 @@ func TestAWebhooksEventReachesEveryMember(t *testing.T) {
 	bob, carol := r.addMember("bob"), r.addMember("carol")
 	a, b := r.member(r.owner), r.member(bob)
 	ci := a.webhook("ci")
-	if status, body := r.hook(ci, "", []byte(" {\n \"build\": 7, \"n\": 1.50 }")); status != 200 || body != `{"ok":true,"delivered":2}` {
+	if status, body := r.postTo(ci, "", []byte(" {\n \"build\": 7, \"n\": 1.50 }")); status != 200 || body != `{"ok":true,"delivered":2}` {
 		t.Fatal(status, body)
 	}
 	for _, c := range []*client{a, b, r.member(carol)} { // carol was not there
@@ -79,18 +79,18 @@ func TestAWebhooksEventReachesEveryMember(t *testing.T) {
 	}
 	t.Run("once for one idempotency key", func(t *testing.T) {
 		for range 3 {
-			if status, body := r.hook(ci, "k1", []byte(`{"x":1}`)); status != 200 {
+			if status, body := r.postTo(ci, "k1", []byte(`{"x":1}`)); status != 200 {
 				t.Fatal(status, body)
 			}
 		}
-		r.hook(ci, "k2", []byte(`{"x":2}`))
+		r.postTo(ci, "k2", []byte(`{"x":2}`))
 		if p, q := b.message(), b.message(); string(p.EventData) != `{"x":1}` || string(q.EventData) != `{"x":2}` {
 			t.Errorf("%s %s", p.EventData, q.EventData)
 		}
 	})
 	t.Run("survives a restart of the broker", func(t *testing.T) {
 		r.restart()
-		if status, body := r.hook(ci, "", []byte(`[1]`)); status != 200 || body != `{"ok":true,"delivered":0}` {
+		if status, body := r.postTo(ci, "", []byte(`[1]`)); status != 200 || body != `{"ok":true,"delivered":0}` {
 			t.Error(status, body)
 		}
 	})
@@ -125,7 +125,7 @@ func TestWhatAWebhookRefuses(t *testing.T) {
 		{"a long key", ci, strings.Repeat("k", 201), `{}`, 400, "idempotency key too long"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if status, body := r.hook(c.hook, c.key, []byte(c.body)); status != c.status || body != fmt.Sprintf(`{"ok":false,"error":%q}`, c.answer) {
+			if status, body := r.postTo(c.hook, c.key, []byte(c.body)); status != c.status || body != fmt.Sprintf(`{"ok":false,"error":%q}`, c.answer) {
 				t.Error(status, body)
 			}
 		})
@@ -133,13 +133,13 @@ func TestWhatAWebhookRefuses(t *testing.T) {
 	t.Run("too many a minute", func(t *testing.T) {
 		last := 0
 		for range 30 {
-			last, _ = r.hook(ci, "", []byte(`{}`))
+			last, _ = r.postTo(ci, "", []byte(`{}`))
 		}
 		if last != http.StatusTooManyRequests {
 			t.Error(last)
 		}
 		clock.Advance(time.Minute)
-		if status, _ := r.hook(ci, "", []byte(`{}`)); status != 200 {
+		if status, _ := r.postTo(ci, "", []byte(`{}`)); status != 200 {
 			t.Error(status)
 		}
 	})
@@ -190,12 +190,12 @@ func TestManagingWebhooks(t *testing.T) {
 	if ack := into[wire.WebhookAck](a, remove(a, "ci")); *ack.Deleted {
 		t.Errorf("twice: %+v", ack)
 	}
-	if status, _ := r.hook(ci, "", []byte(`{}`)); status != 401 {
+	if status, _ := r.postTo(ci, "", []byte(`{}`)); status != 401 {
 		t.Errorf("the deleted one answers %d", status)
 	}
 	t.Run("a name can be had again, with another secret", func(t *testing.T) {
 		again := a.webhook("ci")
-		if status, _ := r.hook(again, "", []byte(`{}`)); again.Secret == ci.Secret || status != 200 {
+		if status, _ := r.postTo(again, "", []byte(`{}`)); again.Secret == ci.Secret || status != 200 {
 			t.Error(status)
 		}
 	})

@@ -25,24 +25,24 @@ import (
 	"claudemesh/wire"
 )
 
-// hooks are the webhooks of all meshes, in memory as in the bucket: a request that names none must not cost a read.
-type hooks struct {
+// webhooks are the webhooks of all meshes, in memory as in the bucket: a request that names none must not cost a read.
+type webhooks struct {
 	b   *Broker
 	log *slog.Logger
 
 	changing sync.Mutex // one change of the bucket at a time
 	mu       sync.Mutex
-	all      map[string]map[string]*hook // by mesh id and name
+	all      map[string]map[string]*webhook // by mesh id and name
 }
 
-type hook struct {
+type webhook struct {
 	hookRecord
 	hash  [sha256.Size]byte
 	limit *rate.Limiter
 }
 
-func newHooks(ctx context.Context, b *Broker) (*hooks, error) {
-	h := &hooks{b: b, log: b.log, all: map[string]map[string]*hook{}}
+func newWebhooks(ctx context.Context, b *Broker) (*webhooks, error) {
+	h := &webhooks{b: b, log: b.log, all: map[string]map[string]*webhook{}}
 	records, err := listRecords[hookRecord](ctx, b.store, hookFamily)
 	if err != nil {
 		return nil, err
@@ -59,8 +59,8 @@ func newHooks(ctx context.Context, b *Broker) (*hooks, error) {
 	return h, nil
 }
 
-func (h *hooks) enter(meshID string, rec hookRecord) error {
-	one := &hook{hookRecord: rec, limit: rate.NewLimiter(rate.Limit(float64(h.b.lim.HookEvents)/60), h.b.lim.HookEvents)}
+func (h *webhooks) enter(meshID string, rec hookRecord) error {
+	one := &webhook{hookRecord: rec, limit: rate.NewLimiter(rate.Limit(float64(h.b.lim.HookEvents)/60), h.b.lim.HookEvents)}
 	sum, err := hex.DecodeString(rec.SecretHash)
 	if err != nil || len(sum) != len(one.hash) {
 		return fmt.Errorf("read webhook %s: bad hash", rec.ID)
@@ -69,13 +69,13 @@ func (h *hooks) enter(meshID string, rec hookRecord) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.all[meshID] == nil {
-		h.all[meshID] = map[string]*hook{}
+		h.all[meshID] = map[string]*webhook{}
 	}
 	h.all[meshID][rec.Name] = one
 	return nil
 }
 
-func (h *hooks) add(meshID string, rec hookRecord) *refusal {
+func (h *webhooks) add(meshID string, rec hookRecord) *refusal {
 	h.changing.Lock()
 	defer h.changing.Unlock()
 	h.mu.Lock()
@@ -105,7 +105,7 @@ func (h *hooks) add(meshID string, rec hookRecord) *refusal {
 }
 
 // remove deletes a webhook; false when it is not there any more.
-func (h *hooks) remove(meshID string, rec hookRecord) (bool, error) {
+func (h *webhooks) remove(meshID string, rec hookRecord) (bool, error) {
 	h.changing.Lock()
 	defer h.changing.Unlock()
 	if now, known := h.find(meshID, rec.Name); !known || now.ID != rec.ID {
@@ -122,7 +122,7 @@ func (h *hooks) remove(meshID string, rec hookRecord) (bool, error) {
 	return true, nil
 }
 
-func (h *hooks) find(meshID, name string) (hookRecord, bool) {
+func (h *webhooks) find(meshID, name string) (hookRecord, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	one := h.all[meshID][name]
@@ -133,7 +133,7 @@ func (h *hooks) find(meshID, name string) (hookRecord, bool) {
 }
 
 // of lists a mesh's webhooks by name.
-func (h *hooks) of(meshID string) (all []hookRecord) {
+func (h *webhooks) of(meshID string) (all []hookRecord) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, one := range h.all[meshID] {
@@ -144,7 +144,7 @@ func (h *hooks) of(meshID string) (all []hookRecord) {
 }
 
 // bySecret finds the webhook of a secret. It looks at each, so that the time it takes says nothing.
-func (h *hooks) bySecret(meshID, secret string) (found *hook) {
+func (h *webhooks) bySecret(meshID, secret string) (found *webhook) {
 	sum := sha256.Sum256([]byte(secret))
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -158,11 +158,11 @@ func (h *hooks) bySecret(meshID, secret string) (found *hook) {
 
 const maxHookKey = 200 // bytes of an idempotency key
 
-// serveHook takes an event and mails it to every member.
-func (b *Broker) serveHook(w http.ResponseWriter, r *http.Request) {
+// serveWebhook takes an event and mails it to every member.
+func (b *Broker) serveWebhook(w http.ResponseWriter, r *http.Request) {
 	fail := func(status int, problem string) { answer(w, status, wire.HookReply{Error: problem}) }
 	meshID := r.PathValue("mesh")
-	one := b.hooks.bySecret(meshID, r.PathValue("secret"))
+	one := b.webhooks.bySecret(meshID, r.PathValue("secret"))
 	if one == nil {
 		fail(http.StatusUnauthorized, "unauthorized")
 		return
