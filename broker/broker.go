@@ -36,7 +36,8 @@ type Broker struct {
 	memories  *index
 	shelves   shelves
 
-	used *lru.Cache[string, struct{}] // signatures of HTTP requests
+	used  *lru.Cache[string, struct{}] // signatures of HTTP requests
+	hooks *hookLimiter
 
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
@@ -47,6 +48,7 @@ type Broker struct {
 	calls    map[string]*serviceCall
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
+	editing sync.Mutex // one change of a mesh's record at a time
 	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
 	conns   sync.WaitGroup
 	workers sync.WaitGroup
@@ -74,6 +76,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, calls: map[string]*serviceCall{},
 		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: writeDeadline},
 	}
+	b.hooks = newHookLimiter()
 	var err error
 	if b.used, err = lru.New[string, struct{}](usedSignatures); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
@@ -115,6 +118,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 		go b.committer.run() // Close waits for it, behind everybody who may still use it
 	}
 	b.workers.Go(b.live.watch)
+	b.workers.Go(func() { b.sweepStatus(run) })
 	b.workers.Go(func() { b.memories.catchUp(run) })
 	return b, nil
 }

@@ -9,7 +9,8 @@
 //
 //   - Acceptance is one conditional write to the stream CM_ACCEPT: the whole message on a subject made of the mesh and the message id, expected to be
 //     unused. The message id is a keyed hash of mesh, sending member and client message id, so this one write is the acceptance and the record that
-//     recognises a repetition, and any message can be found by its id. What arrives at the same time is written in one batch, with one fsync. Ids are deduplicated per sending member: no member can use up another's ids.
+//     recognises a repetition, and any message can be found by its id. What arrives at the same time is written in one
+//     batch, with one fsync. Ids are deduplicated per sending member: no member can use up another's ids.
 //   - The fan-out reads CM_ACCEPT in order and writes one small reference per mailbox to the stream CM_MAIL. It remembers how far it came; after a crash
 //     it starts again from there, and leaves out what it finds written. That is the normal way too: there is no second one.
 //   - A mailbox is a subject (mesh, key). A connection reads the mailboxes of the keys it has proven, from the oldest reference on; new ones reach it by
@@ -18,7 +19,8 @@
 //     bytes and no acknowledging connection reads the same mailbox.
 //   - Receipts are mail of their own (subject rcp), addressed to the sending member.
 //
-// Sends are not rate limited: the store's pace reaches the client as backpressure, because only a bounded number of sends per connection may wait for it.
+// Sends are limited per member if the broker or the team says so; a repetition of an accepted message is never refused for that. Beyond it the store's pace
+// reaches the client as backpressure, because only a bounded number of sends per connection may wait for it.
 // One process owns a store; presence and the caches live in that process.
 //
 // The broker is used by the daemon (a mesh made without an address) and by the command "broker serve"; nobody else may import it.

@@ -17,19 +17,20 @@ import (
 
 // fanout turns accepted messages into mailbox references, in the order of acceptance, each exactly once.
 //
-// Its position is the last accepted sequence whose references are all stored. It is saved about once a second, after every thousand messages and at Close. Whenever it is not known what
-// was stored beyond it (after a crash, after a failure), the end of the mail stream is read first, and what is there is not written again. A reference
-// that was acknowledged and deleted in that stretch comes back once, which clients must bear anyway (at least once). The stream's own duplicate window
-// would do that too, but it costs memory for every reference of an hour.
+// Its position is the last accepted sequence whose references are all stored. It is saved about once a second, after every thousand messages and at Close.
+// Whenever it is not known what was stored beyond it (after a crash, after a failure), the end of the mail stream is read first, and what is there is not
+// written again. A reference that was acknowledged and deleted in that stretch comes back once, which clients must bear anyway (at least once). The stream's
+// own duplicate window would do that too, but it costs memory for every reference of an hour.
 type fanout struct {
-	store  *store
-	clock  clockwork.Clock
-	log    *slog.Logger
-	group  bool     // the store syncs every write: references are written in batches, one fsync each
-	at     position // owned by run, then by save
-	saved  position
-	wake   chan struct{}
-	broken atomic.Bool // the last attempt failed: nothing should be accepted that would only pile up
+	store   *store
+	clock   clockwork.Clock
+	log     *slog.Logger
+	group   bool     // the store syncs every write: references are written in batches, one fsync each
+	at      position // owned by run, then by save
+	saved   position
+	reached atomic.Uint64 // at.Accept, for others
+	wake    chan struct{}
+	broken  atomic.Bool // the last attempt failed: nothing should be accepted that would only pile up
 
 	unsure bool                   // references beyond the position may be stored
 	fresh  bool                   // this is the first pass: those references were counted when the store was opened
@@ -65,7 +66,9 @@ const (
 )
 
 func newFanout(s *store, clock clockwork.Clock, log *slog.Logger, at position, group bool) *fanout {
-	return &fanout{store: s, clock: clock, log: log, group: group, at: at, saved: at, unsure: true, fresh: true, wake: make(chan struct{}, 1)}
+	f := &fanout{store: s, clock: clock, log: log, group: group, at: at, saved: at, unsure: true, fresh: true, wake: make(chan struct{}, 1)}
+	f.reached.Store(at.Accept)
+	return f
 }
 
 // poke says that something was accepted.
@@ -193,6 +196,7 @@ func (f *fanout) passed(d delivery, mail uint64) {
 		}
 	}
 	f.at = position{Accept: d.seq, Mail: max(f.at.Mail, mail)}
+	f.reached.Store(d.seq)
 }
 
 // write stores the references of a group and moves the position over it.

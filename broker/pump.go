@@ -105,7 +105,7 @@ func (p *pump) emptyAll() error {
 func (p *pump) empty(b *box) error {
 	for {
 		queue, gap := b.take()
-		if !gap && len(queue) == 0 {
+		if gap = gap || b.behind(p.c.gated()); !gap && len(queue) == 0 {
 			return nil
 		}
 		if gap {
@@ -115,10 +115,12 @@ func (p *pump) empty(b *box) error {
 		}
 		for _, e := range queue {
 			var err error
-			switch {
-			case e.seq <= b.cursor:
-			case e.last <= b.cursor:
-				err = p.deliver(b, e.seq, e.last, e.data)
+			switch gated := p.c.gated(); {
+			case b.behind(gated): // the status has just changed
+				err = p.catchUp(b)
+			case e.seq <= b.at(gated):
+			case e.last <= b.at(gated):
+				err = p.deliver(b, e.seq, e.last, e.data, gated)
 			default:
 				err = p.catchUp(b)
 			}
@@ -132,35 +134,40 @@ func (p *pump) empty(b *box) error {
 // catchUp reads the mailbox from the stream.
 func (p *pump) catchUp(b *box) error {
 	for prev := uint64(0); ; {
-		msg, err := p.c.b.store.holding(b.subject).GetMsg(p.c.ctx, b.cursor+1, jetstream.WithGetMsgSubject(b.subject))
+		gated := p.c.gated()
+		from := b.at(gated)
+		msg, err := p.c.b.store.holding(b.subject).GetMsg(p.c.ctx, from+1, jetstream.WithGetMsgSubject(b.subject))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			if !gated {
+				b.cursor = b.ahead // what was held has gone meanwhile
+			}
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if prev != b.cursor {
+		if prev != from {
 			prev = 0 // not what was read from
 		}
-		if err := p.deliver(b, msg.Sequence, prev, msg.Data); err != nil {
+		if err := p.deliver(b, msg.Sequence, prev, msg.Data, gated); err != nil {
 			return err
 		}
 		prev = msg.Sequence
 	}
 }
 
-// deliver pushes one entry, waiting for room if the client owes acknowledgements, and moves the cursor over it. prev is the entry before it, if known: see
-// settlement.
-func (p *pump) deliver(b *box, seq, prev uint64, data []byte) error {
+// deliver pushes one entry, waiting for room if the client owes acknowledgements, and moves on behind it. A gated one that is not urgent is only passed.
+// prev is the entry before it, if known: see settlement.
+func (p *pump) deliver(b *box, seq, prev uint64, data []byte, gated bool) error {
 	c := p.c
 	if c.b.settler.settled(b.subject, seq) {
-		b.cursor = seq
+		b.reached(seq, gated, false)
 		return nil
 	}
 	var m mail
 	if err := json.Unmarshal(data, &m); err != nil {
 		c.log.Error("mailbox entry not readable, passed over", "seq", seq, "err", err)
-		b.cursor = seq
+		b.reached(seq, gated, false)
 		return nil
 	}
 	w := waiting{subject: b.subject, key: b.key, seq: seq, prev: prev}
@@ -173,17 +180,25 @@ func (p *pump) deliver(b *box, seq, prev uint64, data []byte) error {
 		id = r.MailID
 		encoded, err = wire.Encode(r)
 	} else {
-		rec, err := c.b.store.record(c.ctx, m.Accept)
+		var rec *accepted
+		rec, err = c.b.store.record(c.ctx, m.Accept)
 		if errors.Is(err, jetstream.ErrMsgNotFound) { // the message has expired; so will its references
 			c.b.settler.add(settlement{subject: b.subject, seq: seq, prev: prev})
-			b.cursor = seq
+			b.reached(seq, gated, false)
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 		if rec.Multicast && rec.MemberPubkey == c.member.Pubkey && !c.ownMulticast {
-			b.cursor = seq // for another connection of this member
+			b.reached(seq, gated, false) // for another connection of this member
+			return nil
+		}
+		if urgent := rec.Priority == wire.PriorityNow; gated && !urgent {
+			b.reached(seq, gated, true)
+			return nil
+		} else if urgent && seq <= b.ahead && !gated { // pushed while those before it were held
+			b.reached(seq, gated, false)
 			return nil
 		}
 		id, w.cmid, w.sender = rec.ID, rec.CMID, rec.MemberPubkey
@@ -191,7 +206,7 @@ func (p *pump) deliver(b *box, seq, prev uint64, data []byte) error {
 	}
 	if err != nil {
 		c.log.Error("mail not sendable, passed over", "seq", seq, "err", err)
-		b.cursor = seq
+		b.reached(seq, gated, false)
 		return nil
 	}
 	switch p.hold(id, w) {
@@ -204,6 +219,6 @@ func (p *pump) deliver(b *box, seq, prev uint64, data []byte) error {
 			return c.ctx.Err()
 		}
 	}
-	b.cursor = seq
+	b.reached(seq, gated, false)
 	return nil
 }

@@ -226,6 +226,7 @@ func FuzzDecode(f *testing.F) {
 			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{},
 			&SetState{}, &GetState{}, &DeleteState{}, &ListState{}, &StateResult{}, &StateList{}, &StateChange{}, &Remember{}, &Recall{}, &Forget{}, &MemoryResults{},
 			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},
+			&SetProfile{}, &MessageStatus{}, &MessageStatusResult{}, &MeshSettings{}, &MeshSettingsResult{},
 		} {
 			if Decode(data, v) != nil {
 				continue
