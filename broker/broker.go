@@ -113,12 +113,12 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
+	b.workers.Go(func() { b.sweepStatus(run) })
 	if !cfg.Unsynced {
 		b.committer = newCommitter(b.store)
 		go b.committer.run() // Close waits for it, behind everybody who may still use it
 	}
 	b.workers.Go(b.live.watch)
-	b.workers.Go(func() { b.sweepStatus(run) })
 	b.workers.Go(func() { b.memories.catchUp(run) })
 	return b, nil
 }

@@ -25,10 +25,10 @@ type fanout struct {
 	store   *store
 	clock   clockwork.Clock
 	log     *slog.Logger
-	group   bool     // the store syncs every write: references are written in batches, one fsync each
-	at      position // owned by run, then by save
-	saved   position
+	group   bool          // the store syncs every write: references are written in batches, one fsync each
+	at      position      // owned by run, then by save
 	reached atomic.Uint64 // at.Accept, for others
+	saved   position
 	wake    chan struct{}
 	broken  atomic.Bool // the last attempt failed: nothing should be accepted that would only pile up
 

@@ -135,8 +135,7 @@ func (p *pump) empty(b *box) error {
 func (p *pump) catchUp(b *box) error {
 	for prev := uint64(0); ; {
 		gated := p.c.gated()
-		from := b.at(gated)
-		msg, err := p.c.b.store.holding(b.subject).GetMsg(p.c.ctx, from+1, jetstream.WithGetMsgSubject(b.subject))
+		msg, err := p.c.b.store.holding(b.subject).GetMsg(p.c.ctx, b.at(gated)+1, jetstream.WithGetMsgSubject(b.subject))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			if !gated {
 				b.cursor = b.ahead // what was held has gone meanwhile
@@ -146,7 +145,7 @@ func (p *pump) catchUp(b *box) error {
 		if err != nil {
 			return err
 		}
-		if prev != from {
+		if prev != b.at(gated) {
 			prev = 0 // not what was read from
 		}
 		if err := p.deliver(b, msg.Sequence, prev, msg.Data, gated); err != nil {

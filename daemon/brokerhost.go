@@ -189,8 +189,6 @@ type BrokerOptions struct {
 	// SyncEvery above zero makes messages durable so often instead of before they are acknowledged, see bus.SyncEvery.
 	SyncEvery time.Duration
 	Limits    broker.Limits // zero fields are the broker's defaults
-	SendRate  int           // messages per minute and member; 0: no limit
-	SendBurst int           // messages of one member at once; 0: as many as SendRate
 	AllowHook bool          // see broker.Config
 }
 
@@ -257,10 +255,8 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("connect to store: %w", err)
 	}
-	limits := o.Limits
-	limits.SendRate, limits.SendBurst = o.SendRate, o.SendBurst
 	b, err := broker.Open(ctx, broker.Config{
-		NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Dir: o.DataDir, Limits: limits, Unsynced: o.SyncEvery > 0,
+		NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Dir: o.DataDir, Limits: o.Limits, Unsynced: o.SyncEvery > 0,
 		AdminTokenHash: bus.HashToken(strings.TrimSpace(token)), AllowHook: o.AllowHook,
 	})
 	if err != nil {
