@@ -37,9 +37,11 @@ type Broker struct {
 	closed   bool
 	meshes   map[string]*meshState
 	sockets  map[*conn]struct{}
-	greeting int // sockets that have not said hello
+	apiKeys  map[string]*apiKey // by the hash of their secret
+	greeting int                // sockets that have not said hello
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
+	editing sync.Mutex // one change of a mesh's or member's record at a time
 	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
 	conns   sync.WaitGroup
 	workers sync.WaitGroup
@@ -64,7 +66,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{},
+		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, apiKeys: map[string]*apiKey{},
 		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
 	}
 	var err error
@@ -76,6 +78,12 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	var cursor uint64
 	if cursor, err = b.load(ctx); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if err := b.loadGrants(ctx); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if err := b.loadAPIKeys(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
 	if b.idSecret == nil {

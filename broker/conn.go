@@ -48,7 +48,8 @@ type conn struct {
 	place        place
 	pump         *pump
 
-	acking atomic.Bool // the client acknowledges pushes
+	acking atomic.Bool  // the client acknowledges pushes
+	heard  atomic.Int64 // when it last gave a sign of life, Unix milliseconds
 
 	// Guarded by Broker.mu.
 	groups  []mesh.Group
@@ -108,6 +109,7 @@ func (c *conn) read() {
 	helloBy := time.Now().Add(c.b.lim.HelloDeadline)
 	c.ws.SetReadDeadline(helloBy)
 	alive := func() {
+		c.heard.Store(c.b.now().UnixMilli())
 		if c.mesh != nil && c.ctx.Err() == nil {
 			c.ws.SetReadDeadline(time.Now().Add(readDeadline))
 		}

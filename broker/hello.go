@@ -151,10 +151,13 @@ func decodeRefusal(frame string, err error) *refusal {
 
 // greet sends hello_ack and starts the pump. saved is the member's state as it was before this hello.
 func (c *conn) greet(saved stateRecord, restoredGroups bool) {
+	c.b.mu.RLock()
+	profile, policy := c.member.profile(), c.mesh.policy()
+	c.b.mu.RUnlock()
 	ack := wire.HelloAck{
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
-		MemberProfile: wire.MemberProfile{Groups: []mesh.Group{}, MessageMode: "push"},
-		MeshPolicy:    &wire.MeshPolicy{SelfEditable: map[string]bool{"displayName": true, "roleTag": true, "groups": true, "messageMode": true}},
+		MemberProfile: profile,
+		MeshPolicy:    &wire.MeshPolicy{SelfEditable: policy},
 		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast},
 	}
 	if !c.isSession {

@@ -18,6 +18,8 @@ type meshRecord struct {
 	OwnerPubkey string `json:"owner_pubkey"`
 	BrokerURL   string `json:"broker_url,omitempty"`
 	CreatedAt   int64  `json:"created_at"`
+
+	SelfEditable map[string]bool `json:"self_editable,omitempty"` // what members may change of their profile; absent: everything
 }
 
 // memberRecord is a member; there is one per (mesh, public key), revoked or not.
@@ -28,6 +30,10 @@ type memberRecord struct {
 	Role      string `json:"role"`
 	JoinedAt  int64  `json:"joined_at"`
 	RevokedAt int64  `json:"revoked_at,omitempty"`
+
+	RoleTag     *string      `json:"role_tag,omitempty"`
+	Groups      []mesh.Group `json:"groups,omitempty"`       // of new connections that name none
+	MessageMode string       `json:"message_mode,omitempty"` // "": push
 }
 
 // stateRecord is what outlives a member's connections.

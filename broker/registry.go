@@ -55,9 +55,13 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, parentMemberID, name st
 		c.keys = append(c.keys, who.Pubkey)
 	}
 	restored := !c.isSession && !explicit && len(saved.Groups) > 0
-	if restored {
+	switch {
+	case restored:
 		c.groups = slices.Clone(saved.Groups)
+	case !explicit:
+		c.groups = slices.Clone(who.Groups)
 	}
+	c.heard.Store(now.UnixMilli())
 	silent, told, bye := c.takeOver(m, m.replacedBy(c, memberPubkey), explicit)
 	var forget []string
 	if c.sessionKey != "" {

@@ -13,6 +13,12 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { b.health(w) })
 	mux.HandleFunc("POST /join", b.serveJoin)
 	mux.HandleFunc("POST /cli/mesh/create", b.serveCreate)
+	mux.HandleFunc(b.signed(routeGrants, b.serveGrants))
+	mux.HandleFunc(b.signed(routeMembers, b.serveMembers))
+	mux.HandleFunc(b.signed(routeMemberEdit, b.serveMemberEdit))
+	mux.HandleFunc(b.signed(routeMeshSettings, b.serveMeshSettings))
+	mux.HandleFunc(b.bearer(routeV1Members, b.v1Members))
+	mux.HandleFunc(b.bearer(routeV1Peers, b.v1Peers))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusNotFound)
