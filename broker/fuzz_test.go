@@ -12,13 +12,19 @@ import (
 // or was closed for a reason, and nobody else's is touched.
 func FuzzDispatch(f *testing.F) {
 	r := newRig(f)
-	bob := r.addMember("bob")
-	witness := r.member(bob)
+	// An administrator, so that moderation is tried too; the witness is the owner, whom nobody moderates.
+	eve := newIdentity(f)
+	r.addMemberAs(memberRecord{ID: mustID(f), Pubkey: eve.PublicKey(), Name: "eve", Role: "admin"})
+	witness := r.member(r.owner)
 	for _, s := range []string{
 		`{"type":"send","id":"1","targetSpec":"*","priority":"next","nonce":"","ciphertext":""}`,
 		`{"type":"send","id":"1","client_message_id":"x","targetSpec":"#","priority":"next"}`,
 		`{"type":"client_ack","brokerMessageId":"r1"}`, `{"type":"client_ack","clientMessageId":"x","state":"surfaced"}`,
 		`{"type":"join_group","name":"\u0000"}`, `{"type":"set_stats","stats":{"messagesIn":1e99}}`, `{"type":"invite_create","invite_token":"AAAA","max_uses":1}`,
+		`{"type":"kick","all":true}`, `{"type":"disconnect","stale":-1}`, `{"type":"ban","target":"00000000"}`, `{"type":"unban","target":""}`,
+		`{"type":"grants_set","grants":{"x":["dm"]}}`, `{"type":"grants_set","grants":{"` + eve.PublicKey() + `":null}}`,
+		`{"type":"member_edit","memberId":"x","roleTag":7}`, `{"type":"member_edit","memberId":"x","groups":[{}]}`, `{"type":"mesh_settings","selfEditable":{}}`,
+		`{"type":"apikey_create","label":"x","capabilities":["read","read"],"expiresAt":"never"}`, `{"type":"apikey_revoke","id":"A"}`,
 		`{"type":"list_peers","_reqId":{}}`, `{"type":"hello","groups":[{}]}`, `{"type":"session_hello","parentAttestation":null,"timestamp":-1}`, `{`, ``, "\xff\xfe", `[]`, `{"type":"send"`,
 	} {
 		f.Add([]byte(s), true)
@@ -33,7 +39,7 @@ func FuzzDispatch(f *testing.F) {
 		c := adopt(t, ws)
 		defer c.close()
 		if hello {
-			c.write(r.helloFrame(r.owner, withoutAcks))
+			c.write(r.helloFrame(eve, withoutAcks))
 			c.wait(wire.TypeHelloAck)
 		}
 		c.write(data)

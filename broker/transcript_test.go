@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -44,7 +45,12 @@ var otherwise = map[string][]string{
 	"session_hello": {"95b4a0fd-73d0-4af8-805c-8d4441c22508push"},
 	// A member that is offline has a mailbox here.
 	"dm_offline_target": {"f61170f9-7114-4c8e-b7bb-bf7fb337889a"},
+	// The sentence of the refusal ("only owner or admin can kicked").
+	"kick_ban": {"kick-1"},
 }
+
+// What a member was called when a transcript was recorded, where its connections were called otherwise.
+var renamed = map[string]map[string]string{"kick_ban": {"carol": "carol0"}}
 
 // Values that differ in every run; their presence is compared.
 var volatile = map[string]bool{"presenceId": true, "lastSeenAt": true, "createdAt": true, "connectedAt": true, "memberId": true, "uptime": true, "version": true, "gitSha": true}
@@ -64,7 +70,7 @@ func replay(t *testing.T, file string) {
 	skip := otherwise[strings.TrimSuffix(filepath.Base(file), ".jsonl")]
 	clock := clockwork.NewFakeClockAt(time.UnixMilli(lines[0].T))
 	r := newRig(t, func(c *Config) { c.Clock = clock })
-	r.recordedMesh(lines)
+	r.recordedMesh(lines, renamed[strings.TrimSuffix(filepath.Base(file), ".jsonl")])
 	p := &player{t: t, r: r, clients: map[int]*client{}, ids: map[string]string{}, closed: map[int]bool{}}
 	for i, l := range lines {
 		if skipped(l, skip) {
@@ -126,7 +132,7 @@ func skipped(l line, ids []string) bool {
 }
 
 // recordedMesh sets up the recorded mesh in the state in which its members come: as the first hello_ack of each says.
-func (r *rig) recordedMesh(lines []line) {
+func (r *rig) recordedMesh(lines []line, names map[string]string) {
 	r.t.Helper()
 	var rec struct {
 		MeshID, Slug, InviteToken string
@@ -138,6 +144,9 @@ func (r *rig) recordedMesh(lines []line) {
 	}
 	if err != nil {
 		r.t.Fatal(err)
+	}
+	for i, m := range rec.Members {
+		rec.Members[i].Name = cmp.Or(names[m.Name], m.Name)
 	}
 	info, err := r.broker.addMesh(r.t.Context(), meshRecord{ID: rec.MeshID, Slug: rec.Slug, Name: rec.Slug, OwnerPubkey: rec.Members[0].Pubkey}, rec.Members...)
 	if err != nil {
