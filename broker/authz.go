@@ -76,6 +76,16 @@ var rules = map[string]rule{
 	// With API keys.
 	routeV1Members: {own: roleMember, key: wire.KeyRead},
 	routeV1Peers:   {own: roleMember, key: wire.KeyRead},
+
+	wire.TypeMCPRegister:     {own: roleMember},
+	wire.TypeMCPUnregister:   {own: roleMember, any: roleAdmin},
+	wire.TypeMCPList:         {own: roleMember},
+	wire.TypeMCPCall:         {own: roleMember},
+	wire.TypeMCPCallResponse: {own: roleMember},
+	wire.TypeMCPSchema:       {own: roleMember},
+	wire.TypeMCPCatalog:      {own: roleMember},
+	wire.TypeMCPDeploy:       {own: roleMember},
+	wire.TypeMCPUndeploy:     {own: roleMember},
 }
 
 // caller is who makes a request: a connection, or an HTTP request signed by a member. caps nil means no limit.

@@ -39,6 +39,7 @@ type Broker struct {
 	sockets  map[*conn]struct{}
 	apiKeys  map[string]*apiKey // by the hash of their secret
 	greeting int                // sockets that have not said hello
+	calls    map[string]*serviceCall
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
 	editing sync.Mutex // one change of a mesh's or member's record at a time
@@ -66,7 +67,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, apiKeys: map[string]*apiKey{},
+		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, apiKeys: map[string]*apiKey{}, calls: map[string]*serviceCall{},
 		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
 	}
 	var err error

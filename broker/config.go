@@ -38,6 +38,7 @@ type Limits struct {
 	SessionsPerMember int           // 256 remembered session keys per member; the longest unseen are forgotten
 	MembersPerMesh    int           // 4096
 	Meshes            int           // 1000
+	ServicesPerMesh   int           // 64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -53,6 +54,7 @@ func (l Limits) withDefaults() Limits {
 	l.SessionsPerMember = cmp.Or(l.SessionsPerMember, 256)
 	l.MembersPerMesh = cmp.Or(l.MembersPerMesh, 4096)
 	l.Meshes = cmp.Or(l.Meshes, 1000)
+	l.ServicesPerMesh = cmp.Or(l.ServicesPerMesh, 64)
 	return l
 }
 

@@ -40,4 +40,15 @@ var ops = map[string]op{
 	wire.TypeAPIKeyCreate: (*conn).apiKeyCreate,
 	wire.TypeAPIKeyList:   (*conn).apiKeyList,
 	wire.TypeAPIKeyRevoke: (*conn).apiKeyRevoke,
+
+	// Services.
+	wire.TypeMCPRegister:     (*conn).mcpRegister,
+	wire.TypeMCPUnregister:   (*conn).mcpUnregister,
+	wire.TypeMCPList:         (*conn).mcpList,
+	wire.TypeMCPCall:         (*conn).mcpCall,
+	wire.TypeMCPCallResponse: (*conn).mcpCallResponse,
+	wire.TypeMCPSchema:       (*conn).mcpSchema,
+	wire.TypeMCPCatalog:      (*conn).mcpCatalog,
+	wire.TypeMCPDeploy:       (*conn).mcpDeploy,
+	wire.TypeMCPUndeploy:     (*conn).mcpUndeploy,
 }
