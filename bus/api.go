@@ -62,6 +62,7 @@ const (
 	CallSetSummary = "set_summary"
 	CallJoinGroup  = "join_group"
 	CallLeaveGroup = "leave_group"
+	CallResolve    = "peer_resolve" // answered by the daemon itself: PeerRef, PeerMember
 )
 
 // SendRequest asks the daemon to accept a message: mesh.<slug>.<actor>.send.<kind>.
@@ -361,6 +362,20 @@ type Tap struct {
 type PeersReply struct {
 	Mesh  string `json:"mesh"`
 	Peers []Peer `json:"peers"`
+}
+
+// PeerRef names a peer as people do: a display name, a key, or the beginning of one.
+type PeerRef struct {
+	Peer string `json:"peer"`
+}
+
+// PeerMember is the member a PeerRef means. Name is "" for a key that nobody has seen.
+type PeerMember struct {
+	Mesh   string `json:"mesh"`
+	Pubkey string `json:"pubkey"`
+	Name   string `json:"name"`
+	Online bool   `json:"online"`
+	IsSelf bool   `json:"isSelf"`
 }
 
 // Peer is one row of peer list: the broker's fields plus what only this machine knows.
