@@ -330,6 +330,7 @@ type SessionInfo struct {
 	Groups    []mesh.Group `json:"groups"`
 	OnlyMesh  bool         `json:"only_mesh,omitempty"`
 	Link      string       `json:"link"`
+	LinkError string       `json:"link_error,omitempty"` // why it is not open, e.g. that the session was kicked
 	StartedAt int64        `json:"started_at"`
 	Unread    int          `json:"unread"`
 	// TokenFile is where the daemon wrote the session's token (0600): only in the reply to session-register.
