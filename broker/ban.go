@@ -147,6 +147,7 @@ func (b *Broker) revoke(ctx context.Context, m *meshState, who *member) ([]*conn
 	out := m.connsOf(who)
 	unroute(out)
 	b.mu.Unlock()
+	b.goneFromAll(m, who)
 	if err := b.revokeKeysOf(ctx, m, who.Pubkey); err != nil {
 		b.log.Warn("api keys of a banned member not revoked; they do not work while it is banned", "member", who.ID, "err", err)
 	}

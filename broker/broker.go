@@ -41,12 +41,14 @@ type Broker struct {
 	greeting int                // sockets that have not said hello
 	calls    map[string]*serviceCall
 
-	saving  sync.Mutex // one save of presence at a time, see saveMember
-	editing sync.Mutex // one change of a mesh's or member's record at a time
-	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
-	conns   sync.WaitGroup
-	workers sync.WaitGroup
-	stop    context.CancelFunc
+	saving    sync.Mutex // one save of presence at a time, see saveMember
+	topicWork sync.Mutex // one change of topics at a time
+	history   *history
+	editing   sync.Mutex // one change of a mesh's or member's record at a time
+	joining   sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
+	conns     sync.WaitGroup
+	workers   sync.WaitGroup
+	stop      context.CancelFunc
 
 	dropped atomic.Int64 // presence events lost to slow clients
 }
@@ -77,6 +79,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.store, err = openStore(ctx, cfg.NC, b.lim); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
+	b.history = newHistory(b.store)
 	var cursor uint64
 	if cursor, err = b.load(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
@@ -141,7 +144,7 @@ func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
 			}
 		}
 	}
-	return cursor, nil
+	return cursor, b.loadTopics(ctx)
 }
 
 // Close tells every client that the broker goes (1001 "shutting down"), waits for their connections and the workers, and saves where the fan-out is.

@@ -44,6 +44,7 @@ type conn struct {
 	ownMulticast bool
 	caps         []string // what the session was limited to; nil: nothing
 	receipts     bool
+	topicEvents  bool
 	since        time.Time
 	place        place
 	pump         *pump

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,12 +29,62 @@ type fanout struct {
 	saved  uint64
 	wake   chan struct{}
 	broken atomic.Bool // the last attempt failed: nothing should be accepted that would only pile up
+
+	accepted atomic.Uint64 // the highest sequence known to be accepted
+	mu       sync.Mutex    // guards what follows
+	passed   uint64        // everything accepted up to here has been passed on
+	awaited  bool
+	moved    chan struct{} // closed when passed has grown, if awaited
 }
 
 const fanoutWindow = 128 // messages whose references may be on their way to the store
 
 func newFanout(s *store, clock clockwork.Clock, log *slog.Logger, cursor uint64) *fanout {
-	return &fanout{store: s, clock: clock, log: log, cursor: cursor, saved: cursor, wake: make(chan struct{}, 1)}
+	f := &fanout{store: s, clock: clock, log: log, cursor: cursor, saved: cursor, wake: make(chan struct{}, 1), moved: make(chan struct{})}
+	f.accepted.Store(s.accept.CachedInfo().State.LastSeq)
+	return f
+}
+
+// note says that a sequence has been accepted.
+func (f *fanout) note(seq uint64) {
+	for {
+		at := f.accepted.Load()
+		if seq <= at || f.accepted.CompareAndSwap(at, seq) {
+			return
+		}
+	}
+}
+
+// reached returns when everything has been passed on that was accepted before it was called: who was told that a post is accepted finds it in the history.
+func (f *fanout) reached(ctx context.Context) error {
+	seq := f.accepted.Load()
+	for {
+		f.mu.Lock()
+		at, moved := f.passed, f.moved
+		f.awaited = f.awaited || at < seq
+		f.mu.Unlock()
+		if at >= seq {
+			return nil
+		}
+		f.poke()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the fan-out: %w", ctx.Err())
+		}
+	}
+}
+
+func (f *fanout) advance(seq uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if seq <= f.passed {
+		return
+	}
+	if f.passed = seq; f.awaited {
+		close(f.moved)
+		f.moved, f.awaited = make(chan struct{}), false
+	}
 }
 
 // poke says that something was accepted.
@@ -76,11 +127,13 @@ type batch struct {
 	seq      uint64
 	subjects []string
 	futures  []jetstream.PubAckFuture
+	post     jetstream.PubAckFuture // its place in a topic's history; nil for other messages
 }
 
 // pass does everything accepted so far. The first failure ends it; the cursor then stands before the message that failed.
 func (f *fanout) pass(ctx context.Context) error {
 	var way []batch
+	all := f.accepted.Load() // also of what has expired since
 	next := f.cursor + 1
 	for {
 		rec, seq, err := f.store.nextRecord(ctx, next)
@@ -109,6 +162,7 @@ func (f *fanout) pass(ctx context.Context) error {
 			return err
 		}
 	}
+	f.advance(all)
 	return nil
 }
 
@@ -127,6 +181,11 @@ func (f *fanout) publish(rec *accepted, seq uint64) (batch, error) {
 		}
 		b.subjects, b.futures = append(b.subjects, subject), append(b.futures, future)
 	}
+	if rec.TopicID != "" {
+		if b.post, err = f.store.keepPost(rec, seq); err != nil {
+			return b, err
+		}
+	}
 	return b, nil
 }
 
@@ -140,7 +199,13 @@ func (f *fanout) settle(ctx context.Context, b batch) error {
 			f.store.depth.add(b.subjects[i], 1)
 		}
 	}
+	if b.post != nil {
+		if _, err := await(ctx, b.post); err != nil {
+			return fmt.Errorf("write history: %w", err)
+		}
+	}
 	f.cursor = b.seq
+	f.advance(b.seq)
 	return nil
 }
 

@@ -25,6 +25,9 @@ func FuzzDispatch(f *testing.F) {
 		`{"type":"grants_set","grants":{"x":["dm"]}}`, `{"type":"grants_set","grants":{"` + eve.PublicKey() + `":null}}`,
 		`{"type":"member_edit","memberId":"x","roleTag":7}`, `{"type":"member_edit","memberId":"x","groups":[{}]}`, `{"type":"mesh_settings","selfEditable":{}}`,
 		`{"type":"apikey_create","label":"x","capabilities":["read","read"],"expiresAt":"never"}`, `{"type":"apikey_revoke","id":"A"}`,
+		`{"type":"topic_create","name":"x","key":{"encryptedKey":"AA","nonce":""}}`, `{"type":"topic_join","topic":"general","memberId":"x"}`, `{"type":"topic_list"}`,
+		`{"type":"topic_history","topic":"general","limit":-1,"beforeId":"x"}`, `{"type":"topic_rotate","topic":"general","generation":1,"keys":[{}]}`,
+		`{"type":"topic_seal","topic":"general","memberId":"x","encryptedKey":"","nonce":""}`, `{"type":"send","id":"1","targetSpec":"#general","priority":"next","bodyVersion":9}`,
 		`{"type":"list_peers","_reqId":{}}`, `{"type":"hello","groups":[{}]}`, `{"type":"session_hello","parentAttestation":null,"timestamp":-1}`, `{`, ``, "\xff\xfe", `[]`, `{"type":"send"`,
 	} {
 		f.Add([]byte(s), true)

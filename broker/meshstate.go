@@ -19,6 +19,7 @@ type meshState struct {
 	conns    map[*conn]struct{}            // registered connections
 	readers  map[string]map[*conn]struct{} // registered connections by mailbox key
 	services map[string]*service           // by name
+	topics   map[string]*topic             // by id
 }
 
 // member is a member and what outlives its connections.
@@ -39,7 +40,7 @@ type session struct {
 const sessionGroupsFor = mesh.MaxAttestationTTL
 
 func newMeshState(rec meshRecord) *meshState {
-	return &meshState{rec: rec, members: map[string]*member{}, sessions: map[string]*session{}, conns: map[*conn]struct{}{}, readers: map[string]map[*conn]struct{}{}, services: map[string]*service{}}
+	return &meshState{rec: rec, members: map[string]*member{}, sessions: map[string]*session{}, conns: map[*conn]struct{}{}, readers: map[string]map[*conn]struct{}{}, topics: map[string]*topic{}, services: map[string]*service{}}
 }
 
 // load takes one entry of the bucket. Entries of members that are gone are passed over.

@@ -23,10 +23,11 @@ func (c *client) kicks(op string, fields map[string]any) wire.KickAck {
 	return into[wire.KickAck](c, c.call(op, fields))
 }
 
+// refusedWith asks what must be refused, and checks that the request's id is in both places where clients look for it.
 func (c *client) refusedWith(code, op string, fields map[string]any) wire.Error {
 	c.t.Helper()
 	e := into[wire.Error](c, c.call(op, fields))
-	if e.Type != wire.TypeError || e.Code != code {
+	if e.Type != wire.TypeError || e.Code != code || code == wire.CodeTopicNotFound && e.ID != e.ReqID {
 		c.t.Errorf("%s %v: %+v, want %s", op, fields, e, code)
 	}
 	return e

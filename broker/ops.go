@@ -21,6 +21,19 @@ var ops = map[string]op{
 	wire.TypeJoinGroup:  (*conn).joinGroup,
 	wire.TypeLeaveGroup: (*conn).leaveGroup,
 
+	// Topics.
+	wire.TypeTopicCreate:       (*conn).topicCreate,
+	wire.TypeTopicList:         func(c *conn, _ []byte, reqID string) { c.topicList(reqID) },
+	wire.TypeTopicJoin:         (*conn).topicJoin,
+	wire.TypeTopicLeave:        (*conn).topicLeave,
+	wire.TypeTopicMembers:      (*conn).topicMembers,
+	wire.TypeTopicHistory:      (*conn).topicHistory,
+	wire.TypeTopicMarkRead:     (*conn).topicMarkRead,
+	wire.TypeTopicKey:          (*conn).topicKey,
+	wire.TypeTopicSeal:         (*conn).topicSeal,
+	wire.TypeTopicPendingSeals: (*conn).topicPendingSeals,
+	wire.TypeTopicRotate:       (*conn).topicRotate,
+
 	// The mesh and its members.
 	wire.TypeInviteCreate: (*conn).inviteCreate,
 	wire.TypeMemberList:   (*conn).memberList,

@@ -88,6 +88,9 @@ type SendReply struct {
 	// Recipient is the name and key the target was resolved to; empty for a multicast, and while the peer is not known yet.
 	RecipientName string `json:"recipient_name,omitempty"`
 	RecipientKey  string `json:"recipient_key,omitempty"`
+	// TopicID and BodyVersion (1: readable by the broker, 2: sealed) are set for a topic that is known here.
+	TopicID     string `json:"topic_id,omitempty"`
+	BodyVersion int    `json:"body_version,omitempty"`
 	// Online: yes, no, or unknown (the mesh is down, or the target is not one peer).
 	Online string `json:"online"`
 	// Note tells what the user should know, for instance that the mesh is down and the message waits.
@@ -119,6 +122,7 @@ type InboxItem struct {
 	To              string `json:"to"` // what the sender addressed: a session's name, "member", "@group", "*"
 	ToKey           string `json:"to_key,omitempty"`
 	Topic           string `json:"topic"`
+	TopicID         string `json:"topic_id,omitempty"`
 	Subtype         string `json:"subtype,omitempty"`
 	Priority        string `json:"priority"`
 	ReplyTo         string `json:"reply_to"`

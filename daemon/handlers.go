@@ -166,6 +166,9 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 	case wire.TypeMCPCallResponse:
 		return m.offers.answer(ctx, c)
 	}
+	if ask, ours := topicCalls[c.Op]; ours {
+		return ask(m.topics, ctx, c, key)
+	}
 	reply, err := m.call(ctx, link, c.Op, c.Data)
 	if err != nil {
 		return nil, err

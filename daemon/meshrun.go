@@ -23,6 +23,7 @@ type meshRun struct {
 	member mesh.Identity
 	links  *bridge.Mesh
 	roster *roster
+	topics *topics
 	wake   chan struct{} // capacity 1: something may be due
 	late   surfacedQueue // surfaced reports that wait for the link
 	offers *services
@@ -47,7 +48,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 		return fmt.Errorf("slug %q cannot be a subject token", j.Slug)
 	}
 	m := &meshRun{d: d, joined: j, member: member, wake: make(chan struct{}, 1), rng: newRand(d.opt.Rand)}
-	m.roster, m.offers = newRoster(m), newServices(m)
+	m.roster, m.offers, m.topics = newRoster(m), newServices(m), newTopics(m)
 	m.ctx, m.cancel = context.WithCancel(d.ctx)
 	host, _ := os.Hostname()
 	cwd, _ := os.Getwd()
@@ -76,6 +77,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 	m.tasks.Go(m.drain)
 	m.tasks.Go(m.roster.run)
 	m.tasks.Go(m.offers.run)
+	m.tasks.Go(m.topics.run)
 	return nil
 }
 
@@ -141,11 +143,13 @@ func (m *meshRun) State(src bridge.Source, s bridge.State) {
 	if s.Phase != bridge.Open {
 		if src.Session == "" {
 			m.roster.lost()
+			m.topics.lost()
 		}
 		return
 	}
 	if src.Session == "" {
 		m.roster.refresh()
+		m.topics.refresh()
 		m.late.flush(m)
 	}
 	m.tasks.Go(func() { m.offers.reopened(src.Session) })
