@@ -53,6 +53,7 @@ type apiKey struct {
 	apiKeyRecord
 	mesh    string
 	savedAt int64 // the UsedAt that is stored
+	streams int   // open ones
 	pace    *rate.Limiter
 }
 

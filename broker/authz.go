@@ -90,6 +90,12 @@ var rules = map[string]rule{
 	// With API keys.
 	routeV1Members: {own: roleMember, key: wire.KeyRead},
 	routeV1Peers:   {own: roleMember, key: wire.KeyRead},
+	routeV1Post:    {own: roleMember, key: wire.KeySend},
+	routeV1Topics:  {own: roleMember, key: wire.KeyRead},
+	routeV1History: {own: roleMember, key: wire.KeyRead},
+	routeV1Read:    {own: roleMember, key: wire.KeyRead},
+	routeV1Key:     {own: roleMember, key: wire.KeyRead},
+	routeV1Stream:  {own: roleMember, key: wire.KeyRead},
 
 	wire.TypeMCPRegister:     {own: roleMember},
 	wire.TypeMCPUnregister:   {own: roleMember, any: roleAdmin},

@@ -14,7 +14,8 @@ type keyCaller struct {
 	caller
 	mesh   *meshState
 	member *member
-	key    apiKeyRecord
+	key    apiKeyRecord // as it was when the request came
+	live   *apiKey
 }
 
 // Codes of refused requests with API keys.
@@ -91,7 +92,7 @@ func (b *Broker) byKey(r *http.Request) (keyCaller, *keyRefusal) {
 	if save {
 		k.savedAt = k.UsedAt // others need not do it as well
 	}
-	who.key = k.apiKeyRecord
+	who.key, who.live = k.apiKeyRecord, k
 	b.mu.Unlock()
 	if save {
 		ctx, cancel := b.deadline()

@@ -38,6 +38,7 @@ type Broker struct {
 	meshes   map[string]*meshState
 	sockets  map[*conn]struct{}
 	apiKeys  map[string]*apiKey // by the hash of their secret
+	streams  int                // open streams of topics
 	greeting int                // sockets that have not said hello
 	calls    map[string]*serviceCall
 
@@ -49,6 +50,8 @@ type Broker struct {
 	conns     sync.WaitGroup
 	workers   sync.WaitGroup
 	stop      context.CancelFunc
+
+	closing chan struct{} // closed when Close begins
 
 	dropped atomic.Int64 // presence events lost to slow clients
 }
@@ -69,7 +72,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, apiKeys: map[string]*apiKey{}, calls: map[string]*serviceCall{},
+		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, apiKeys: map[string]*apiKey{}, closing: make(chan struct{}), calls: map[string]*serviceCall{},
 		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
 	}
 	var err error
@@ -156,6 +159,7 @@ func (b *Broker) Close(ctx context.Context) error {
 		return nil
 	}
 	b.closed = true
+	close(b.closing)
 	open := make([]*conn, 0, len(b.sockets))
 	for c := range b.sockets {
 		open = append(open, c)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"net/http"
 	"testing"
 
 	"github.com/gorilla/websocket"
@@ -56,5 +57,31 @@ func FuzzDispatch(f *testing.F) {
 			}
 		}
 		witness.held = nil
+	})
+}
+
+// FuzzRequests sends any bytes as the body of the HTTP requests that members and their API keys make. Whatever they are, there is an answer, and nothing is
+// wrong with the broker itself.
+func FuzzRequests(f *testing.F) {
+	r := newRig(f)
+	bob := r.addMember("bob")
+	key := r.member(bob).newKey("send").Secret
+	self := "/mesh/" + r.mesh.ID + "/member/" + r.memberID(bob)
+	for _, s := range []string{
+		`{"topic":"general","ciphertext":"aGk=","nonce":""}`, `{"topic":"#","ciphertext":"x","bodyVersion":-1,"mentions":[""]}`, `{"topic":"general","priority":7}`,
+		`{"displayName":"b","groups":[{"name":"a"}],"roleTag":null}`, `{"grants":{"x":null}}`, `{"selfEditable":{}}`, `{`, ``, "null", "[]", "\xff",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r.t = t
+		if status, got := r.post("/api/v1/messages", key, data); status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable {
+			t.Errorf("%d %v to %q", status, got, data)
+		}
+		for _, route := range [][2]string{{http.MethodPatch, self}, {http.MethodPost, "/cli/mesh/" + r.mesh.Slug + "/grants"}} {
+			if status, got := r.doRaw(bob, route[0], route[1], data); status >= http.StatusInternalServerError {
+				t.Errorf("%s: %d %v to %q", route[1], status, got, data)
+			}
+		}
 	})
 }

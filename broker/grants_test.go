@@ -21,6 +21,11 @@ func (r *rig) do(who mesh.Identity, method, path string, body any) (int, map[str
 	if body != nil {
 		data = mustJSON(r.t, body)
 	}
+	return r.doRaw(who, method, path, data)
+}
+
+func (r *rig) doRaw(who mesh.Identity, method, path string, data []byte) (int, map[string]any) {
+	r.t.Helper()
 	req, err := http.NewRequest(method, r.http.URL+path, strings.NewReader(string(data)))
 	if err != nil {
 		r.t.Fatal(err)
@@ -99,6 +104,14 @@ func TestGrants(t *testing.T) {
 		b.quiet()
 		s.settle()
 		s.quiet()
+	})
+	t.Run("so do posts to a topic", func(t *testing.T) {
+		a.mustSend(sendFrame("post", "#general", "x"))
+		if p := c.message(); p.ClientMessageID != "post" {
+			t.Errorf("%+v", p)
+		}
+		b.settle()
+		b.quiet()
 	})
 	t.Run("each capability stands for itself", func(t *testing.T) {
 		b.grants(wire.Grants{me: {"dm"}})

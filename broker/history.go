@@ -22,7 +22,8 @@ const (
 	historyTopics = 64        // topics whose order of posts is remembered; of the others it is read again when asked for
 	pageBytes     = 384 << 10 // one page, about: the daemon adds the opened texts and must stay within the bus's limit
 	postIDHeader  = "Claudemesh-Post"
-	redoStretch   = 1024 // posts that the fan-out may have written twice after a crash
+	postByHeader  = "Claudemesh-Member" // public key of who posted
+	redoStretch   = 1024                // posts that the fan-out may have written twice after a crash
 )
 
 // keepPost starts the write of a post into its topic's history. The message id makes a second run of the fan-out harmless.
@@ -31,7 +32,7 @@ func (s *store) keepPost(rec *accepted, seq uint64) (jetstream.PubAckFuture, err
 	if err != nil {
 		return nil, err
 	}
-	msg := &nats.Msg{Subject: historySubject(rec.Mesh, rec.TopicID), Data: data, Header: nats.Header{postIDHeader: {rec.ID}}}
+	msg := &nats.Msg{Subject: historySubject(rec.Mesh, rec.TopicID), Data: data, Header: nats.Header{postIDHeader: {rec.ID}, postByHeader: {rec.MemberPubkey}}}
 	future, err := s.js.PublishMsgAsync(msg, jetstream.WithMsgID(strconv.FormatUint(seq, 10)+"#"), jetstream.WithStallWait(storeDeadline))
 	if err != nil {
 		return nil, fmt.Errorf("write history: %w", err)
@@ -56,6 +57,8 @@ type order struct {
 type postAt struct {
 	seq uint64
 	id  string
+	by  string // public key of the member
+	at  int64  // Unix milliseconds
 }
 
 func newHistory(s *store) *history {
@@ -83,7 +86,7 @@ func (h *history) of(ctx context.Context, subject string) (*order, error) {
 			o.mu.Unlock()
 			return nil, fmt.Errorf("read history: %w", err)
 		}
-		o.add(postAt{msg.Sequence, msg.Header.Get(postIDHeader)})
+		o.add(postAt{msg.Sequence, msg.Header.Get(postIDHeader), msg.Header.Get(postByHeader), msg.Time.UnixMilli()})
 	}
 }
 
@@ -112,6 +115,21 @@ func (h *history) has(ctx context.Context, meshID, topicID, id string) bool {
 	}
 	defer o.mu.Unlock()
 	return o.find(id) >= 0
+}
+
+// unread counts the posts of others than that member since a time, in Unix milliseconds.
+func (h *history) unread(ctx context.Context, subject string, since int64, member string) (n int, err error) {
+	o, err := h.of(ctx, subject)
+	if err != nil {
+		return 0, err
+	}
+	defer o.mu.Unlock()
+	for i := len(o.posts) - 1; i >= 0 && o.posts[i].at > since; i-- {
+		if o.posts[i].by != member {
+			n++
+		}
+	}
+	return n, nil
 }
 
 var errNoPost = errors.New("no such post in this topic")

@@ -19,6 +19,12 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc(b.signed(routeMeshSettings, b.serveMeshSettings))
 	mux.HandleFunc(b.bearer(routeV1Members, b.v1Members))
 	mux.HandleFunc(b.bearer(routeV1Peers, b.v1Peers))
+	mux.HandleFunc(b.bearer(routeV1Post, b.v1Post))
+	mux.HandleFunc(b.bearer(routeV1Topics, b.v1Topics))
+	mux.HandleFunc(b.bearer(routeV1History, b.v1History))
+	mux.HandleFunc(b.bearer(routeV1Read, b.v1Read))
+	mux.HandleFunc(b.bearer(routeV1Key, b.v1Key))
+	mux.HandleFunc(b.bearer(routeV1Stream, b.v1Stream))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusNotFound)

@@ -69,6 +69,23 @@ func TestDecodeValidates(t *testing.T) {
 		{"a status of its own", SetStatus{Status: "bored"}, &SetStatus{}, false},
 		{"a long summary", SetSummary{Summary: long}, &SetSummary{}, false},
 		{"a group without a name", JoinGroup{}, &JoinGroup{}, false},
+		{"a kick of nobody", Kick{}, &Kick{}, false},
+		{"a kick of everybody", Kick{All: true}, &Kick{}, true},
+		{"a kick of those who are silent for a week", Kick{Stale: 7 * 86_400_000}, &Kick{}, false},
+		{"a kick with a long target", Kick{Target: long}, &Kick{}, false},
+		{"a ban of nobody", Ban{}, &Ban{}, false},
+		{"grants of nothing", GrantsSet{}, &GrantsSet{}, false},
+		{"grants for what is no key", GrantsSet{Grants: Grants{"bob": {"dm"}}}, &GrantsSet{}, false},
+		{"grants that are unknown", GrantsSet{Grants: Grants{strings.Repeat("a", 64): {"fly"}}}, &GrantsSet{}, false},
+		{"grants named twice", GrantsSet{Grants: Grants{strings.Repeat("a", 64): {"dm", "dm"}}}, &GrantsSet{}, false},
+		{"a block, and the end of one", GrantsSet{Grants: Grants{strings.Repeat("a", 64): {}, strings.Repeat("b", 64): nil}}, &GrantsSet{}, true},
+		{"an edit of nobody", MemberEdit{}, &MemberEdit{}, false},
+		{"an edit with a group that has no name", MemberEdit{MemberID: "m", Profile: Profile{Groups: &[]mesh.Group{{}}}}, &MemberEdit{}, false},
+		{"an edit with a role tag that is a number", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage("7")}}, &MemberEdit{}, false},
+		{"an edit with a long role tag", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage(`"` + long + `"`)}}, &MemberEdit{}, false},
+		{"an edit without a role tag", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage("null")}}, &MemberEdit{}, true},
+		{"settings of nothing", MeshSettings{}, &MeshSettings{}, false},
+		{"settings of what cannot be set", MeshSettings{SelfEditable: map[string]bool{"permission": true}}, &MeshSettings{}, false},
 		{"an invite for nobody", InviteCreate{Token: "t"}, &InviteCreate{}, false},
 		{"an invite", InviteCreate{Token: "t", MaxUses: 1}, &InviteCreate{}, true},
 	} {
@@ -219,7 +236,10 @@ func FuzzDecode(f *testing.F) {
 		if _, err := Peek(data); err != nil {
 			return
 		}
-		for _, v := range []any{&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{}} {
+		for _, v := range []any{
+			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{}, &Kick{}, &Ban{}, &GrantsSet{}, &MemberEdit{}, &MeshSettings{}, &APIKeyCreate{}, &APIKeyRevoke{},
+			&MemberListResult{}, &GrantsResult{}, &KickAck{}, &ListBansResult{}, &APIKeyListed{},
+		} {
 			if Decode(data, v) != nil {
 				continue
 			}
