@@ -30,8 +30,11 @@ type Broker struct {
 
 	used *lru.Cache[string, struct{}] // signatures of HTTP requests
 
-	fan     *fanout
-	settler *settler
+	fan      *fanout
+	settler  *settler
+	view     *searchView
+	memories *index
+	shelves  shelves
 
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
@@ -102,12 +105,20 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 			return nil, fmt.Errorf("open broker: %w", err)
 		}
 	}
+	b.shelves.of = map[string]*shelf{}
+	if b.view, err = openSearch(cfg.Dir, b.log); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if b.memories, err = newIndex(ctx, b.view, b.log, b.store.dataS, dataPrefix+recordKey(familyMemory, "*", "*"), memoryDocs); err != nil {
+		return nil, errors.Join(fmt.Errorf("open broker: %w", err), b.view.Close())
+	}
 	run, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	b.fan = newFanout(b.store, b.clock, b.log, cursor)
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
+	b.workers.Go(func() { b.memories.catchUp(run) })
 	return b, nil
 }
 
@@ -186,6 +197,9 @@ func (b *Broker) Close(ctx context.Context) error {
 	b.workers.Wait()
 	if saveErr := b.fan.save(context.WithoutCancel(ctx)); saveErr != nil {
 		err = errors.Join(err, fmt.Errorf("close broker: %w", saveErr))
+	}
+	if viewErr := b.view.Close(); viewErr != nil {
+		err = errors.Join(err, fmt.Errorf("close broker: %w", viewErr))
 	}
 	return err
 }

@@ -20,6 +20,8 @@ type Config struct {
 	Version   string          // shown by GET /health
 	PublicURL string          // the ws or wss URL under which clients reach this broker; returned with created meshes
 	Limits    Limits
+	// Dir is an existing directory for what can be made again, the search view. Empty: it is kept in memory and made at every start.
+	Dir string
 	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
 	AdminTokenHash [32]byte
 }
@@ -38,6 +40,9 @@ type Limits struct {
 	SessionsPerMember int           // 256 remembered session keys per member; the longest unseen are forgotten
 	MembersPerMesh    int           // 4096
 	Meshes            int           // 1000
+	StateKeys         int           // 1000 keys of shared state per mesh
+	MemoriesPerMesh   int           // 10,000
+	SkillsPerMesh     int           // 1000
 	ServicesPerMesh   int           // 64
 }
 
@@ -54,6 +59,9 @@ func (l Limits) withDefaults() Limits {
 	l.SessionsPerMember = cmp.Or(l.SessionsPerMember, 256)
 	l.MembersPerMesh = cmp.Or(l.MembersPerMesh, 4096)
 	l.Meshes = cmp.Or(l.Meshes, 1000)
+	l.StateKeys = cmp.Or(l.StateKeys, 1000)
+	l.MemoriesPerMesh = cmp.Or(l.MemoriesPerMesh, 10_000)
+	l.SkillsPerMesh = cmp.Or(l.SkillsPerMesh, 1000)
 	l.ServicesPerMesh = cmp.Or(l.ServicesPerMesh, 64)
 	return l
 }

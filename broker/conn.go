@@ -45,6 +45,7 @@ type conn struct {
 	caps         []string // what the session was limited to; nil: nothing
 	receipts     bool
 	topicEvents  bool
+	changes      bool // it wants frames like skill_change
 	since        time.Time
 	place        place
 	pump         *pump

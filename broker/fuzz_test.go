@@ -29,6 +29,10 @@ func FuzzDispatch(f *testing.F) {
 		`{"type":"topic_create","name":"x","key":{"encryptedKey":"AA","nonce":""}}`, `{"type":"topic_join","topic":"general","memberId":"x"}`, `{"type":"topic_list"}`,
 		`{"type":"topic_history","topic":"general","limit":-1,"beforeId":"x"}`, `{"type":"topic_rotate","topic":"general","generation":1,"keys":[{}]}`,
 		`{"type":"topic_seal","topic":"general","memberId":"x","encryptedKey":"","nonce":""}`, `{"type":"send","id":"1","targetSpec":"#general","priority":"next","bodyVersion":9}`,
+		`{"type":"set_state","key":"\u0000.*>","value":{"a":[]}}`, `{"type":"get_state","key":"."}`, `{"type":"list_state","paged":true,"after":"x"}`, `{"type":"delete_state","key":"k"}`,
+		`{"type":"remember","content":"\ud800","tags":["t"]}`, `{"type":"recall","query":"\"(NEAR OR *"}`, `{"type":"forget","memoryId":">"}`,
+		`{"type":"share_skill","name":"n","description":"d","instructions":"i","manifest":[1e400]}`, `{"type":"get_skill","name":"n"}`, `{"type":"list_skills","query":"%"}`,
+		`{"type":"remove_skill","name":"n"}`, `{"type":"mesh_info"}`,
 		`{"type":"list_peers","_reqId":{}}`, `{"type":"hello","groups":[{}]}`, `{"type":"session_hello","parentAttestation":null,"timestamp":-1}`, `{`, ``, "\xff\xfe", `[]`, `{"type":"send"`,
 	} {
 		f.Add([]byte(s), true)

@@ -105,6 +105,8 @@ func (c *conn) capabilities(cs []string) {
 			c.topicEvents = !c.isSession // a topic's key belongs to the member
 		case wire.CapOwnMulticast:
 			c.ownMulticast = true
+		case wire.CapChanges:
+			c.changes = true
 		}
 	}
 }
@@ -160,7 +162,7 @@ func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
 		MemberProfile: profile,
 		MeshPolicy:    &wire.MeshPolicy{SelfEditable: policy},
-		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapTopicKeys},
+		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapTopicKeys, wire.CapChanges},
 	}
 	if !c.isSession {
 		c.b.mu.RLock()

@@ -20,7 +20,7 @@ import (
 
 const (
 	historyTopics = 64        // topics whose order of posts is remembered; of the others it is read again when asked for
-	pageBytes     = 384 << 10 // one page, about: the daemon adds the opened texts and must stay within the bus's limit
+	historyBytes  = 384 << 10 // one page, about: the daemon adds the opened texts and must stay within the bus's limit
 	postIDHeader  = "Claudemesh-Post"
 	postByHeader  = "Claudemesh-Member" // public key of who posted
 	redoStretch   = 1024                // posts that the fan-out may have written twice after a crash
@@ -152,7 +152,7 @@ func (h *history) page(ctx context.Context, subject, before string, limit int) (
 	o.mu.Unlock()
 	size := 0
 	for i := len(posts) - 1; i >= 0; i-- {
-		if len(page) == limit || size >= pageBytes {
+		if len(page) == limit || size >= historyBytes {
 			return page, true, nil
 		}
 		msg, err := h.store.topics.GetMsg(ctx, posts[i].seq)

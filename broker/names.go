@@ -16,6 +16,12 @@ const (
 	dataBucket   = "CM_DATA"
 	topicStream  = "CM_TOPIC"
 
+	// A bucket is a stream, and its keys are subjects.
+	dataStream = "KV_" + dataBucket
+	dataPrefix = "$KV." + dataBucket + "."
+	// kvOperation is the header of an entry that says that its key was deleted.
+	kvOperation = "KV-Operation"
+
 	livePrefix = "live."
 )
 

@@ -17,6 +17,8 @@ const (
 	CapOwnMulticast = "own_multicast"
 	// CapTopicKeys: of a client, that it makes, seals and renews the keys of topics and wants the events about them; of a broker, that it keeps them.
 	CapTopicKeys = "topic_keys"
+	// CapChanges: the client wants frames of ours that tell of changes which the reference tells nobody, such as skill_change.
+	CapChanges = "changes"
 )
 
 // ProtocolVersion is the highest protocol version spoken here.

@@ -44,8 +44,9 @@ COMMIT`
 	setPosition = `INSERT INTO positions(source, seq) VALUES(?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq`
 
 	// The weight 0 keeps the scope out of the rank. Of equal rank the newer comes first.
-	search = `SELECT d.id, -bm25(words, 0.0, 1.0) AS score FROM words JOIN docs d ON d.row = words.rowid
- WHERE words MATCH ? AND d.mesh = ? AND d.kind = ? ORDER BY score DESC, d.row DESC LIMIT ?`
+	search = `SELECT d.id, -w.score FROM
+ (SELECT rowid AS row, bm25(words, 0.0, 1.0) AS score FROM words WHERE words MATCH ?1 ORDER BY score, rowid DESC LIMIT ?4) w
+ JOIN docs d ON d.row = w.row WHERE d.mesh = ?2 AND d.kind = ?3 ORDER BY w.score, d.row DESC`
 )
 
 // Doc is one document. (Mesh, Kind, ID) names it; Kind is what a search is limited to: "memory", or "topic:" and the topic's id. Text is any text; only its
@@ -114,8 +115,8 @@ func both(ctx context.Context, tx *sql.Tx, words, docs string, args ...any) erro
 func (v *View) Position(ctx context.Context, source string) (uint64, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if v.db == nil {
-		return 0, ErrClosed
+	if err := v.ready(); err != nil {
+		return 0, err
 	}
 	var seq int64
 	err := v.db.QueryRowContext(ctx, getPosition, source).Scan(&seq)

@@ -37,8 +37,9 @@ type View struct {
 	path string
 	log  *slog.Logger
 
-	mu sync.RWMutex // held for writing while db is replaced
-	db *sql.DB      // nil when closed
+	mu     sync.RWMutex // held for writing while db is replaced
+	db     *sql.DB      // nil when closed, and after a Reset that failed
+	closed bool
 
 	writing sync.Mutex // one write at a time: SQLite has one writer, and waiting here is fairer than its busy loop
 }
@@ -68,12 +69,14 @@ func Open(path string, log *slog.Logger) (*View, error) {
 func (v *View) Reset() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.db == nil {
+	if v.closed {
 		return ErrClosed
 	}
-	// The error of closing a damaged file says nothing that matters: it is removed.
-	_ = v.db.Close()
-	v.db = nil
+	if v.db != nil {
+		// The error of closing a damaged file says nothing that matters: it is removed.
+		_ = v.db.Close()
+		v.db = nil
+	}
 	if err := remove(v.path); err != nil {
 		return fmt.Errorf("reset search view: %w", err)
 	}
@@ -89,6 +92,7 @@ func (v *View) Reset() error {
 func (v *View) Close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.closed = true
 	if v.db == nil {
 		return nil
 	}
@@ -96,6 +100,17 @@ func (v *View) Close() error {
 	v.db = nil
 	if err != nil {
 		return fmt.Errorf("close search view: %w", err)
+	}
+	return nil
+}
+
+// ready reports why the view cannot be used. Called with mu held.
+func (v *View) ready() error {
+	switch {
+	case v.closed:
+		return ErrClosed
+	case v.db == nil:
+		return ErrDamaged
 	}
 	return nil
 }
@@ -194,8 +209,8 @@ func code(err error) int {
 func (v *View) write(ctx context.Context, what string, fn func(*sql.Tx) error) error {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if v.db == nil {
-		return ErrClosed
+	if err := v.ready(); err != nil {
+		return err
 	}
 	v.writing.Lock()
 	defer v.writing.Unlock()

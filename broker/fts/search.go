@@ -28,8 +28,8 @@ func (v *View) Search(ctx context.Context, mesh, kind, query string, limit int) 
 	match := `scope:"` + scope(mesh, kind) + `" AND text:("` + strings.Join(words, `" AND "`) + `")`
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if v.db == nil {
-		return nil, ErrClosed
+	if err := v.ready(); err != nil {
+		return nil, err
 	}
 	rows, err := v.db.QueryContext(ctx, search, match, mesh, kind, limit)
 	if err != nil {
