@@ -360,12 +360,23 @@ func (c *conn) routePost(ctx context.Context, rec *accepted) *refusal {
 		return refused(wire.AckInvalid, "invalid: bodyVersion must be 1 or 2")
 	}
 	rec.Target, rec.MemberName, rec.BodyVersion, rec.Multicast = "#"+rec.TopicID, name, max(rec.BodyVersion, wire.BodyPlain), true
-	if rec.ReplyTo != "" && !c.b.history.has(ctx, rec.Mesh, rec.TopicID, rec.ReplyTo) {
+	if rec.ReplyTo != "" && !c.b.isPost(ctx, rec.Mesh, rec.TopicID, rec.ReplyTo) {
 		rec.ReplyTo = "" // as the reference does with what is no post of this topic
 	}
 	depth := c.b.lim.MailboxDepth
 	rec.To = slices.DeleteFunc(to, func(key string) bool { return c.b.store.full(ctx, mailSubject(rec.Mesh, key), depth) })
 	return nil
+}
+
+// isPost reports whether a topic has that post. One that was accepted just now may not be in the history yet, an old one is there only.
+func (b *Broker) isPost(ctx context.Context, meshID, topicID, id string) bool {
+	if !validID(id) {
+		return false
+	}
+	if rec, err := b.store.recordByID(ctx, meshID, id); err == nil {
+		return rec.TopicID == topicID
+	}
+	return b.history.has(ctx, meshID, topicID, id)
 }
 
 // encodePost is a post as it lies in the history: without its mailboxes.

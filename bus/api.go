@@ -95,6 +95,8 @@ type SendReply struct {
 	Online string `json:"online"`
 	// Note tells what the user should know, for instance that the mesh is down and the message waits.
 	Note string `json:"note,omitempty"`
+	// Warning tells what the user may not want, for instance that a topic has no key.
+	Warning string `json:"warning,omitempty"`
 }
 
 // Receipt is published on mesh.<slug>.receipt.<actor>.<message id> when a message of ours changes state.

@@ -48,7 +48,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 		return fmt.Errorf("slug %q cannot be a subject token", j.Slug)
 	}
 	m := &meshRun{d: d, joined: j, member: member, wake: make(chan struct{}, 1), rng: newRand(d.opt.Rand)}
-	m.roster, m.offers, m.topics = newRoster(m), newServices(m), newTopics(m)
+	m.roster, m.topics, m.offers = newRoster(m), newTopics(m), newServices(m)
 	m.ctx, m.cancel = context.WithCancel(d.ctx)
 	host, _ := os.Hostname()
 	cwd, _ := os.Getwd()
@@ -76,8 +76,8 @@ func (d *Daemon) attach(j mesh.Joined) error {
 	})
 	m.tasks.Go(m.drain)
 	m.tasks.Go(m.roster.run)
-	m.tasks.Go(m.offers.run)
 	m.tasks.Go(m.topics.run)
+	m.tasks.Go(m.offers.run)
 	return nil
 }
 

@@ -40,7 +40,7 @@ func (t *topics) address(ctx context.Context, ref string, row *outbox.NewRow, re
 			return errors.Join(err, &bus.APIError{Code: 409, Reason: "topic_key_withdrawn", Detail: errKeyWithdrawn.Error()})
 		}
 		reply.BodyVersion = wire.BodyPlain
-		reply.Note = "topic " + printable(topic.Name) + " has no key: whoever runs the broker can read this"
+		reply.Warning = "topic " + printable(topic.Name) + " has no key: whoever runs the broker can read this"
 	}
 	return nil
 }

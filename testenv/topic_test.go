@@ -114,7 +114,7 @@ func TestPostsToATopicAreSealed(t *testing.T) {
 	host.WaitState(team, alice.Send("#plans", away).ClientMessageID, bus.StateSent)
 	guest.Start()
 	testenv.Resume(guest, bob).WaitMessage(away)
-	if r := host.Send(team, bus.SendRequest{To: "#general", Body: open}); r.BodyVersion != wire.BodyPlain || !strings.Contains(r.Note, "no key") {
+	if r := host.Send(team, bus.SendRequest{To: "#general", Body: open}); r.BodyVersion != wire.BodyPlain || !strings.Contains(r.Warning, "no key") {
 		t.Errorf("%+v", r)
 	}
 	testenv.Resume(guest, bob).WaitMessage(open)

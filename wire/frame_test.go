@@ -232,6 +232,7 @@ func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
 		`{"type":"send","targetSpec":"*","priority":"now","nonce":"","ciphertext":""}`, `{"type":"hello","groups":[{"name":"a"}]}`, `{"type":"push","eventData":{}}`, `{"type":"set_state","key":"k","value":{"a":["<"]}}`, `{"type":"remember","content":"c","tags":["t"]}`,
 		`{"type":"share_skill","name":"n","description":"d","instructions":"i","manifest":null}`, `[`, `{"type":1}`,
+		`{"type":"topic_rotate","topic":"t","generation":1,"keys":[{"memberId":"m","encryptedKey":"","nonce":""}]}`, `{"type":"topic_create","name":"n","key":{}}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -244,7 +245,8 @@ func FuzzDecode(f *testing.F) {
 			&SetState{}, &GetState{}, &DeleteState{}, &ListState{}, &StateResult{}, &StateList{}, &StateChange{}, &Remember{}, &Recall{}, &Forget{}, &MemoryResults{},
 			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},
 			&Kick{}, &Ban{}, &GrantsSet{}, &MemberEdit{}, &MeshSettings{}, &APIKeyCreate{}, &APIKeyRevoke{}, &MemberListResult{}, &GrantsResult{}, &KickAck{},
-			&ListBansResult{}, &APIKeyListed{},
+			&ListBansResult{}, &APIKeyListed{}, &TopicCreate{}, &TopicCreated{}, &TopicList{}, &TopicJoin{}, &TopicLeave{},
+			&TopicRequest{}, &TopicMembers{}, &TopicHistory{}, &TopicHistoryPage{}, &TopicKey{}, &TopicSeal{}, &TopicPending{}, &TopicRotate{}, &TopicEvent{},
 		} {
 			if Decode(data, v) != nil {
 				continue
