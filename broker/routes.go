@@ -25,6 +25,9 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc(b.bearer(routeV1Read, b.v1Read))
 	mux.HandleFunc(b.bearer(routeV1Key, b.v1Key))
 	mux.HandleFunc(b.bearer(routeV1Stream, b.v1Stream))
+	mux.HandleFunc(b.bearer(routeV1State, b.v1State))
+	mux.HandleFunc(b.bearer(routeV1SetState, b.v1SetState))
+	mux.HandleFunc(b.bearer(routeV1Memory, b.v1Memory))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusNotFound)
