@@ -82,7 +82,6 @@ func (a agent) post(f wire.Send) (*accepted, *refusal) {
 	if p.first != nil {
 		return p.first, nil
 	}
-	p.rec.ID = p.ack.MessageID
 	return p.rec, nil
 }
 

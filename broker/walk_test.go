@@ -56,8 +56,7 @@ func (r *rig) walkFrame(id mesh.Identity, who role, op string) string {
 	defer c.close()
 	const reqID = "walk"
 	c.write(map[string]any{"type": op, "_reqId": reqID})
-	var e wire.Error
-	e = into[wire.Error](c, c.next(func(h wire.Head, _ []byte) bool { return h.ReqID == reqID }))
+	e := into[wire.Error](c, c.next(func(h wire.Head, _ []byte) bool { return h.ReqID == reqID }))
 	return e.Code
 }
 
