@@ -33,6 +33,7 @@ var ops = map[string]op{
 	wire.TypeTopicSeal:         (*conn).topicSeal,
 	wire.TypeTopicPendingSeals: (*conn).topicPendingSeals,
 	wire.TypeTopicRotate:       (*conn).topicRotate,
+
 	// What members keep for one another.
 	wire.TypeSetState:    (*conn).setState,
 	wire.TypeGetState:    (*conn).getState,

@@ -1,16 +1,12 @@
 package broker
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
-	"claudemesh/mesh"
 	"claudemesh/wire"
 )
 
@@ -156,145 +152,6 @@ func (m *meshState) topicNamed(name string) *topic {
 	return nil
 }
 
-// topicRef finds a topic by id, then by name, for a member; one that it may not know of is not found.
-func (m *meshState) topicRef(ref string, who *member) *topic {
-	t := m.topics[ref]
-	if t == nil {
-		t = m.topicNamed(ref)
-	}
-	if t == nil || !m.mayKnow(t, who) {
-		return nil
-	}
-	return t
-}
-
-// mayKnow reports whether a member may know that a topic exists.
-func (m *meshState) mayKnow(t *topic, who *member) bool {
-	return t.Visibility == wire.TopicPublic || m.topicRole(t, who) != "" || m.roleOf(who) >= roleAdmin
-}
-
-// topicRole is what a member is in a topic, "" when it does not belong to it.
-func (m *meshState) topicRole(t *topic, who *member) string {
-	if who == nil || who.RevokedAt != 0 {
-		return ""
-	}
-	rec, known := t.members[who.Pubkey]
-	switch {
-	case known && rec.LeftAt != 0:
-		return ""
-	case known:
-		return rec.Role
-	case !t.Everyone:
-		return ""
-	case who.Pubkey == m.rec.OwnerPubkey:
-		return wire.TopicLead
-	}
-	return wire.TopicMember
-}
-
-// topicMembers lists who belongs to a topic, by the time of joining.
-func (m *meshState) topicMembers(t *topic) []topicMemberRecord {
-	var all []topicMemberRecord
-	add := func(who *member) {
-		role := m.topicRole(t, who)
-		if role == "" {
-			return
-		}
-		rec, known := t.members[who.Pubkey]
-		if !known {
-			rec = topicMemberRecord{Pubkey: who.Pubkey, JoinedAt: max(who.JoinedAt, t.CreatedAt)}
-		}
-		rec.Role = role
-		all = append(all, rec)
-	}
-	if t.Everyone {
-		for _, who := range m.members {
-			add(who)
-		}
-	} else {
-		for pubkey := range t.members {
-			add(m.members[pubkey])
-		}
-	}
-	slices.SortFunc(all, func(a, b topicMemberRecord) int {
-		return cmp.Or(cmp.Compare(a.JoinedAt, b.JoinedAt), strings.Compare(a.Pubkey, b.Pubkey))
-	})
-	return all
-}
-
-// leads lists the leads of a topic. When all have gone, the member that has been there longest is lead: somebody must be able to make a new key.
-func (m *meshState) leads(t *topic) []string {
-	var leads []string
-	all := m.topicMembers(t)
-	for _, rec := range all {
-		if rec.Role == wire.TopicLead {
-			leads = append(leads, rec.Pubkey)
-		}
-	}
-	if len(leads) == 0 && len(all) > 0 {
-		leads = []string{all[0].Pubkey}
-	}
-	return leads
-}
-
-func (m *meshState) isLead(t *topic, who *member) bool {
-	return m.topicRole(t, who) != "" && slices.Contains(m.leads(t), who.Pubkey)
-}
-
-// waiting lists the members for whom the newest key is not sealed.
-func (m *meshState) waiting(t *topic) []*member {
-	if t.Generation == 0 {
-		return nil
-	}
-	var all []*member
-	for _, rec := range m.topicMembers(t) {
-		if !t.sealed[rec.Pubkey] {
-			all = append(all, m.members[rec.Pubkey])
-		}
-	}
-	return all
-}
-
-// rotationDue reports whether somebody has the newest key who does not belong to the topic any more.
-func (m *meshState) rotationDue(t *topic) bool {
-	for pubkey := range t.sealed {
-		if m.topicRole(t, m.members[pubkey]) == "" {
-			return true
-		}
-	}
-	return false
-}
-
-// audience lists the mailboxes of a post: all members' whose grants take the sender's broadcasts, the sender's own only if one of its connections asked
-// for that.
-func (m *meshState) audience(t *topic, sender *member) []string {
-	own := false
-	for c := range m.conns {
-		own = own || c.member == sender && c.ownMulticast
-	}
-	to := []string{}
-	for _, rec := range m.topicMembers(t) {
-		if (rec.Pubkey != sender.Pubkey || own) && m.members[rec.Pubkey].admits(sender.Pubkey, mesh.CapBroadcast) {
-			to = append(to, rec.Pubkey)
-		}
-	}
-	slices.Sort(to)
-	return to
-}
-
-// memberRef finds a member by id or public key.
-func (m *meshState) memberRef(ref string) *member {
-	if mesh.ValidKey(ref) {
-		return m.active(ref)
-	}
-	for _, who := range m.members {
-		if who.ID == ref && who.RevokedAt == 0 {
-			return who
-		}
-	}
-	return nil
-}
-
 // tellTopic sends an event about a topic to the member connections of those meant that know what to do with it.
 func (b *Broker) tellTopic(m *meshState, t *topic, event string, about *member, meant func(pubkey string) bool) {
 	b.mu.RLock()
@@ -314,8 +171,8 @@ func (b *Broker) tellTopic(m *meshState, t *topic, event string, about *member, 
 	}
 }
 
-// gone tells the leads of a topic that somebody left it with its key.
-func (b *Broker) gone(m *meshState, t *topic, who *member) {
+// vacated tells the leads of a topic that somebody left it with its key.
+func (b *Broker) vacated(m *meshState, t *topic, who *member) {
 	b.mu.RLock()
 	due, leads := t.Generation > 0 && m.rotationDue(t), m.leads(t)
 	b.mu.RUnlock()
@@ -324,7 +181,7 @@ func (b *Broker) gone(m *meshState, t *topic, who *member) {
 	}
 }
 
-// goneFromAll is gone for all topics: who is no member of the mesh any more.
+// goneFromAll is vacated for all topics: who is no member of the mesh any more.
 func (b *Broker) goneFromAll(m *meshState, who *member) {
 	b.mu.RLock()
 	var left []*topic
@@ -335,57 +192,6 @@ func (b *Broker) goneFromAll(m *meshState, who *member) {
 	}
 	b.mu.RUnlock()
 	for _, t := range left {
-		b.gone(m, t, who)
+		b.vacated(m, t, who)
 	}
-}
-
-// routePost fills in the mailboxes of a post, after checking that its sender may make it.
-func (c *conn) routePost(ctx context.Context, rec *accepted) *refusal {
-	ref := rec.Target[1:]
-	c.b.mu.RLock()
-	t := c.mesh.topicRef(ref, c.member)
-	if t == nil {
-		c.b.mu.RUnlock()
-		return refused(wire.AckNotFound, fmt.Sprintf("not_found: no topic %.64q", ref))
-	}
-	role, name, to := c.mesh.topicRole(t, c.member), c.member.Name, c.mesh.audience(t, c.member)
-	rec.Topic, rec.TopicID = t.Name, t.ID
-	c.b.mu.RUnlock()
-	switch {
-	case role == "":
-		return refused(wire.AckForbidden, fmt.Sprintf("forbidden: not a member of topic %.64q", rec.Topic))
-	case role == wire.TopicObserver:
-		return refused(wire.AckForbidden, fmt.Sprintf("forbidden: an observer of topic %.64q does not post to it", rec.Topic))
-	case rec.BodyVersion < 0 || rec.BodyVersion > wire.BodySealed:
-		return refused(wire.AckInvalid, "invalid: bodyVersion must be 1 or 2")
-	}
-	rec.Target, rec.MemberName, rec.BodyVersion, rec.Multicast = "#"+rec.TopicID, name, max(rec.BodyVersion, wire.BodyPlain), true
-	if rec.ReplyTo != "" && !c.b.isPost(ctx, rec.Mesh, rec.TopicID, rec.ReplyTo) {
-		rec.ReplyTo = "" // as the reference does with what is no post of this topic
-	}
-	depth := c.b.lim.MailboxDepth
-	rec.To = slices.DeleteFunc(to, func(key string) bool { return c.b.store.full(ctx, mailSubject(rec.Mesh, key), depth) })
-	return nil
-}
-
-// isPost reports whether a topic has that post. One that was accepted just now may not be in the history yet, an old one is there only.
-func (b *Broker) isPost(ctx context.Context, meshID, topicID, id string) bool {
-	if !validID(id) {
-		return false
-	}
-	if rec, err := b.store.recordByID(ctx, meshID, id); err == nil {
-		return rec.TopicID == topicID
-	}
-	return b.history.has(ctx, meshID, topicID, id)
-}
-
-// encodePost is a post as it lies in the history: without its mailboxes.
-func encodePost(rec *accepted) ([]byte, error) {
-	post := *rec
-	post.To = nil
-	data, err := json.Marshal(post)
-	if err != nil {
-		return nil, fmt.Errorf("encode post: %w", err)
-	}
-	return data, nil
 }

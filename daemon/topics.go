@@ -2,12 +2,9 @@ package daemon
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -160,145 +157,6 @@ func (t *topics) list(ctx context.Context) ([]wire.Topic, error) {
 	return list.Topics, nil
 }
 
-// fetch reads the keys that are sealed for this member.
-func (t *topics) fetch(ctx context.Context, row wire.Topic) error {
-	var reply wire.TopicKey
-	if err := t.ask(ctx, wire.TypeTopicKey, wire.TopicRequest{Topic: row.ID}, &reply); err != nil {
-		return err
-	}
-	all := append([]wire.TopicKeyOfPast{{Generation: reply.Generation, EncryptedKey: reply.EncryptedKey, Nonce: reply.Nonce}}, reply.Older...)
-	for _, sealed := range all {
-		if key, err := t.opened(sealed.EncryptedKey, sealed.Nonce); err == nil {
-			t.remember(row.ID, sealed.Generation, key)
-		} else {
-			t.m.d.opt.Log.Warn("topic_key_not_opened", "mesh", t.m.joined.Slug, "topic", row.ID, "generation", sealed.Generation)
-		}
-	}
-	t.m.wakeRows()
-	return nil
-}
-
-// opened opens a sealed topic key with the member's own.
-func (t *topics) opened(encryptedKey, nonce string) (mesh.TopicKey, error) {
-	box, err := base64.StdEncoding.DecodeString(encryptedKey)
-	if err != nil {
-		return mesh.TopicKey{}, mesh.ErrUndecryptable
-	}
-	n, err := base64.StdEncoding.DecodeString(nonce)
-	if err != nil {
-		return mesh.TopicKey{}, mesh.ErrUndecryptable
-	}
-	return mesh.OpenTopicKey(t.m.member, n, box)
-}
-
-func (t *topics) remember(id string, generation int, key mesh.TopicKey) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.keys[id] == nil {
-		t.keys[id] = map[int]mesh.TopicKey{}
-	}
-	t.keys[id][generation] = key
-}
-
-func (t *topics) key(id string, generation int) (mesh.TopicKey, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	key, ok := t.keys[id][generation]
-	return key, ok
-}
-
-// open opens a post with whichever key of its topic fits, the newest first.
-func (t *topics) open(id string, nonce, box []byte) ([]byte, error) {
-	t.mu.Lock()
-	generations := make([]int, 0, len(t.keys[id]))
-	for g := range t.keys[id] {
-		generations = append(generations, g)
-	}
-	t.mu.Unlock()
-	slices.Sort(generations)
-	for _, g := range slices.Backward(generations) {
-		if key, ok := t.key(id, g); ok {
-			if text, err := key.OpenPost(nonce, box); err == nil {
-				return text, nil
-			}
-		}
-	}
-	return nil, mesh.ErrUndecryptable
-}
-
-// sealed seals a key for a member, as the frames carry it.
-func (t *topics) sealed(key mesh.TopicKey, pubkey string) (wire.SealedKey, error) {
-	nonce, box, err := key.SealFor(t.m.member, pubkey, t.m.d.opt.Rand)
-	if err != nil {
-		return wire.SealedKey{}, err
-	}
-	return wire.SealedKey{EncryptedKey: base64.StdEncoding.EncodeToString(box), Nonce: base64.StdEncoding.EncodeToString(nonce)}, nil
-}
-
-// sealForWaiting seals the newest key for the members that wait for it. Of several who do so at once the first counts.
-func (t *topics) sealForWaiting(ctx context.Context, row wire.Topic, key mesh.TopicKey) error {
-	var pending wire.TopicPending
-	if err := t.ask(ctx, wire.TypeTopicPendingSeals, wire.TopicRequest{Topic: row.ID}, &pending); err != nil {
-		return err
-	}
-	if pending.Generation != row.Generation {
-		t.refresh()
-		return nil
-	}
-	for _, who := range pending.Pending {
-		sealed, err := t.sealed(key, who.Pubkey)
-		if errors.Is(err, mesh.ErrWeakKey) {
-			continue // nobody can seal anything for that key
-		}
-		if err != nil {
-			return err
-		}
-		if err := t.ask(ctx, wire.TypeTopicSeal, wire.TopicSeal{Topic: row.ID, MemberID: who.MemberID, Generation: row.Generation, SealedKey: sealed}, nil); err != nil {
-			return err
-		}
-		t.m.d.opt.Log.Info("topic_key_sealed", "mesh", t.m.joined.Slug, "topic", row.ID, "member", who.MemberID)
-	}
-	if row.PendingSeals > len(pending.Pending) {
-		t.refresh()
-	}
-	return nil
-}
-
-// renew gives a topic its next key, or the first one, sealed for all its members. looking is held.
-func (t *topics) renew(ctx context.Context, row wire.Topic) (sealedFor int, err error) {
-	var members wire.TopicMembers
-	if err := t.ask(ctx, wire.TypeTopicMembers, wire.TopicRequest{Topic: row.ID}, &members); err != nil {
-		return 0, err
-	}
-	key, err := mesh.NewTopicKey(t.m.d.opt.Rand)
-	if err != nil {
-		return 0, err
-	}
-	next := wire.TopicRotate{Topic: row.ID, Generation: row.Generation + 1}
-	for _, who := range members.Members {
-		sealed, err := t.sealed(key, who.Pubkey)
-		if errors.Is(err, mesh.ErrWeakKey) {
-			continue
-		}
-		if err != nil {
-			return 0, err
-		}
-		if len(next.Keys) < wire.MaxTopicKeys || who.Pubkey == t.m.joined.Pubkey {
-			next.Keys = append(next.Keys, wire.SealedKeyFor{MemberID: who.MemberID, SealedKey: sealed})
-		}
-	}
-	if n := len(next.Keys); n > wire.MaxTopicKeys {
-		next.Keys = next.Keys[n-wire.MaxTopicKeys:] // our own came last
-	}
-	if err := t.ask(ctx, wire.TypeTopicRotate, next, nil); err != nil {
-		return 0, err
-	}
-	t.remember(row.ID, next.Generation, key)
-	t.m.d.opt.Log.Info("topic_key_made", "mesh", t.m.joined.Slug, "topic", row.ID, "generation", next.Generation, "members", len(next.Keys))
-	t.refresh()
-	return len(next.Keys), nil
-}
-
 // ask asks the broker something about topics.
 func (t *topics) ask(ctx context.Context, op string, in, out any) error {
 	var fields []byte
@@ -352,56 +210,4 @@ func (t *topics) names() []string {
 	}
 	slices.Sort(out)
 	return out[:min(len(out), maxChoices)]
-}
-
-// seenKeys remembers, over restarts, which topics have ever had a key, and the newest generation of it: to such a topic nothing is ever posted in clear, or
-// under an older key, whatever a broker says later.
-type seenKeys struct {
-	path string
-
-	mu   sync.Mutex
-	read bool
-	of   map[string]int
-}
-
-// seenKeysDir holds one file per mesh, in the daemon directory.
-const seenKeysDir = "topics"
-
-func (s *seenKeys) newest(id string) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.of[id], s.load()
-}
-
-func (s *seenKeys) note(id string, generation int) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.load(); err != nil || s.of[id] >= generation {
-		return err
-	}
-	s.of[id] = generation
-	data, err := json.Marshal(s.of)
-	if err != nil {
-		return fmt.Errorf("encode topic generations: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
-		return fmt.Errorf("make directory of topic generations: %w", err)
-	}
-	return writePrivate(s.path, string(data)+"\n")
-}
-
-func (s *seenKeys) load() error {
-	if s.read {
-		return nil
-	}
-	of := map[string]int{}
-	data, err := os.ReadFile(s.path)
-	if err == nil {
-		err = json.Unmarshal(data, &of)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read topic generations: %w", err)
-	}
-	s.of, s.read = of, true
-	return nil
 }
