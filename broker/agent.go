@@ -96,7 +96,8 @@ func (b *Broker) v1Fail(w http.ResponseWriter, r *http.Request, err error) {
 	status := map[string]int{
 		wire.CodeNotFound: http.StatusNotFound, wire.CodeForbidden: http.StatusForbidden, wire.CodeInvalid: http.StatusBadRequest, wire.CodeLimit: http.StatusConflict,
 		wire.CodeTopicNotFound: http.StatusNotFound, wire.CodeKeyNotSealed: http.StatusNotFound, wire.CodeTopicUnencrypted: http.StatusConflict,
-		wire.AckPayloadTooLarge: http.StatusRequestEntityTooLarge, wire.AckIDReused: http.StatusConflict, wire.CodeUnavailable: http.StatusServiceUnavailable,
+		wire.AckPayloadTooLarge: http.StatusRequestEntityTooLarge, wire.AckIDReused: http.StatusConflict,
+		wire.AckRateLimited: http.StatusTooManyRequests, wire.CodeUnavailable: http.StatusServiceUnavailable,
 	}[no.code]
 	switch no.code {
 	case wire.CodeTopicNotFound:

@@ -37,14 +37,17 @@ type rule struct {
 
 // rules has a row for every operation: the frames by their type, the HTTP routes by method and path pattern.
 var rules = map[string]rule{
-	wire.TypeSend:      {own: roleMember},
-	wire.TypeClientAck: {own: roleMember},
+	wire.TypeSend:          {own: roleMember},
+	wire.TypeClientAck:     {own: roleMember},
+	wire.TypeMessageStatus: {own: roleMember, any: roleAdmin}, // one's own: sent or received
 
 	wire.TypeListPeers:  {own: roleMember},
 	wire.TypeSetStatus:  {own: roleMember},
 	wire.TypeSetSummary: {own: roleMember},
 	wire.TypeSetVisible: {own: roleMember},
 	wire.TypeSetStats:   {own: roleMember},
+	wire.TypeSetProfile: {own: roleMember},
+	routeHook:           {own: roleMember},
 	wire.TypeJoinGroup:  {own: roleMember},
 	wire.TypeLeaveGroup: {own: roleMember},
 
@@ -78,7 +81,7 @@ var rules = map[string]rule{
 	wire.TypeInviteCreate: {own: roleOwner, direct: true},
 	wire.TypeMemberList:   {own: roleMember},
 	wire.TypeMemberEdit:   {own: roleMember, any: roleAdmin}, // see mayEdit
-	wire.TypeMeshSettings: {own: roleAdmin},
+	wire.TypeMeshSettings: {own: roleMember, any: roleAdmin}, // own: look at them; any: change them
 	routeMembers:          {own: roleMember},
 	routeMemberEdit:       {own: roleMember, any: roleAdmin}, // see mayEdit
 	routeMeshSettings:     {own: roleAdmin},

@@ -41,7 +41,7 @@ func TestTheFanOutRepairsWhatACrashLeft(t *testing.T) {
 	})
 	t.Run("a message without references gets them", func(t *testing.T) {
 		rec := accepted{ID: mustID(t), CMID: "orphan", Mesh: r.mesh.ID, MemberID: r.mesh.MemberID, MemberPubkey: r.owner.PublicKey(), Target: bob.PublicKey(), To: []string{bob.PublicKey()}, Priority: "next"}
-		if _, err := r.broker.store.js.PublishMsg(t.Context(), &nats.Msg{Subject: acceptSubject(rec.Mesh, rec.ID), Data: mustJSON(t, rec)}); err != nil {
+		if _, err := r.broker.store.js.PublishMsg(t.Context(), &nats.Msg{Subject: acceptSubject(rec.Mesh, rec.ID), Data: mustJSON(t, &rec)}); err != nil {
 			t.Fatal(err)
 		}
 		r.restart()
@@ -179,7 +179,7 @@ func TestWhoAsksForWhatWasAcceptedWaitsForIt(t *testing.T) {
 	f.note(5)
 	f.note(3) // an answer that came late
 	done := make(chan error, 1)
-	go func() { done <- f.reached(t.Context()) }()
+	go func() { done <- f.caughtUp(t.Context()) }()
 	<-f.wake // it asks for the work
 	f.advance(4)
 	<-f.wake // and again, because there is more to do
@@ -192,13 +192,13 @@ func TestWhoAsksForWhatWasAcceptedWaitsForIt(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if err := f.reached(t.Context()); err != nil {
+	if err := f.caughtUp(t.Context()); err != nil {
 		t.Error(err)
 	}
 	f.note(6)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := f.reached(ended); !errors.Is(err, context.Canceled) {
+	if err := f.caughtUp(ended); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

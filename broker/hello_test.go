@@ -45,6 +45,7 @@ func TestRefusedHellos(t *testing.T) {
 		{"an unknown mesh", "unauthorized", "pubkey not found in mesh", wire.SignHello(hello(func(h *wire.Hello) { h.MeshID = "nope" }), bob, r.now())},
 		{"the session key of another member", "bad_session_pubkey", "sessionPubkey belongs to another peer", r.helloFrame(r.owner, func(h *wire.Hello) { h.SessionPubkey = proven.PublicKey() })},
 		{"the member key of another member as session key", "bad_session_pubkey", "sessionPubkey belongs to another peer", r.helloFrame(r.owner, func(h *wire.Hello) { h.SessionPubkey = bob.PublicKey() })},
+		{"the id of another member", "unauthorized", "memberId is not that of pubkey", r.helloFrame(bob, func(h *wire.Hello) { h.MemberID = r.memberID(r.owner) })},
 		{"no session id", "invalid", "hello rejected: invalid: invalid frame: sessionId missing", hello(func(h *wire.Hello) { h.SessionID = "" })},
 
 		{"a session_hello with a bad session key", "bad_session_pubkey", "sessionPubkey must be 64 lowercase hex chars", session(func(h *wire.SessionHello) { h.SessionPubkey = "" })},
@@ -106,9 +107,6 @@ func TestRefusedHellos(t *testing.T) {
 			t.Errorf("registered: %+v", s)
 		}
 	})
-	t.Run("memberId is not compared, as in the reference", func(t *testing.T) {
-		r.member(bob, func(h *wire.Hello) { h.MemberID = "whatever" })
-	})
 }
 
 func TestAConnectionThatSaysNothingIsClosed(t *testing.T) {
@@ -124,9 +122,11 @@ func TestAConnectionThatSaysNothingIsClosed(t *testing.T) {
 }
 
 func TestCapacity(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Limits.ConnsPerMesh, c.Limits.Unauthenticated = 2, 2 })
+	clock, stopped := fakeClock(time.Now())
+	r := newRig(t, stopped, func(c *Config) { c.Limits.ConnsPerMesh, c.Limits.Unauthenticated = 2, 2 })
 	bob := r.addMember("bob")
 	a, b := r.member(r.owner), r.member(bob)
+	var silent []*client
 	t.Run("a full mesh refuses", func(t *testing.T) {
 		c := r.dial()
 		c.write(r.helloFrame(bob, withSession("third")))
@@ -152,12 +152,21 @@ func TestCapacity(t *testing.T) {
 		}
 	})
 	t.Run("more sockets than allowed are turned away before the upgrade", func(t *testing.T) {
-		r.dial()
-		r.dial()
+		silent = []*client{r.dial(), r.dial()}
 		_, res, err := websocket.DefaultDialer.Dial(r.wsURL(), nil)
 		if err == nil || res == nil || res.StatusCode != 503 {
 			t.Errorf("%v %v", res, err)
 		}
+	})
+	t.Run("unless one of those there has been silent for a while: it makes room", func(t *testing.T) {
+		clock.Advance(graceful)
+		a2 := r.member(r.owner) // takes its own place
+		if code, reason := silent[0].closed(); code != websocket.ClosePolicyViolation || reason != "hello_timeout" {
+			t.Errorf("closed with %d %q", code, reason)
+		}
+		a2.settle()
+		silent[1].write(r.helloFrame(bob)) // the other one still can
+		silent[1].wait(wire.TypeHelloAck)
 	})
 }
 

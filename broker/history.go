@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -23,21 +22,16 @@ const (
 	historyBytes  = 384 << 10 // one page, about: the daemon adds the opened texts and must stay within the bus's limit
 	postIDHeader  = "Claudemesh-Post"
 	postByHeader  = "Claudemesh-Member" // public key of who posted
-	redoStretch   = 1024                // posts that the fan-out may have written twice after a crash
+	redoStretch   = 4096                // posts that the fan-out may have written twice after a crash
 )
 
-// keepPost starts the write of a post into its topic's history. The message id makes a second run of the fan-out harmless.
-func (s *store) keepPost(rec *accepted, seq uint64) (jetstream.PubAckFuture, error) {
+// historyMsg is a post as it lies in its topic's history.
+func historyMsg(rec *accepted) (*nats.Msg, error) {
 	data, err := encodePost(rec)
 	if err != nil {
 		return nil, err
 	}
-	msg := &nats.Msg{Subject: historySubject(rec.Mesh, rec.TopicID), Data: data, Header: nats.Header{postIDHeader: {rec.ID}, postByHeader: {rec.MemberPubkey}}}
-	future, err := s.js.PublishMsgAsync(msg, jetstream.WithMsgID(strconv.FormatUint(seq, 10)+"#"), jetstream.WithStallWait(storeDeadline))
-	if err != nil {
-		return nil, fmt.Errorf("write history: %w", err)
-	}
-	return future, nil
+	return &nats.Msg{Subject: historySubject(rec.Mesh, rec.TopicID), Data: data, Header: nats.Header{postIDHeader: {rec.ID}, postByHeader: {rec.MemberPubkey}}}, nil
 }
 
 // history knows the order of posts. All of it may be lost at any time: it is read from the stream.
@@ -136,7 +130,7 @@ var errNoPost = errors.New("no such post in this topic")
 
 // page returns at most limit posts, newest first: those before the one named, or the newest. more says that there are older ones. Error: errNoPost, or the
 // store's.
-func (h *history) page(ctx context.Context, subject, before string, limit int) (page []accepted, more bool, err error) {
+func (h *history) page(ctx context.Context, subject, before string, limit int) (page []*accepted, more bool, err error) {
 	o, err := h.of(ctx, subject)
 	if err != nil {
 		return nil, false, err
@@ -166,7 +160,7 @@ func (h *history) page(ctx context.Context, subject, before string, limit int) (
 		if err != nil {
 			continue // one that cannot be read hides no other
 		}
-		page, size = append(page, *rec), size+len(msg.Data)
+		page, size = append(page, rec), size+len(msg.Data)
 	}
 	return page, false, nil
 }
@@ -186,8 +180,8 @@ func (c *conn) topicHistory(data []byte, reqID string) {
 	}
 	ctx, cancel := c.b.deadline()
 	defer cancel()
-	err := c.b.fan.reached(ctx)
-	var page []accepted
+	err := c.b.fan.caughtUp(ctx)
+	var page []*accepted
 	var more bool
 	if err == nil {
 		page, more, err = c.b.history.page(ctx, historySubject(c.mesh.rec.ID, t.ID), f.BeforeID, limit)

@@ -66,11 +66,15 @@ func (b *Broker) serveMeshSettings(w http.ResponseWriter, r *http.Request, who h
 		answer(w, no.status, map[string]any{"ok": false, "error": no.code})
 		return
 	}
-	if err := f.Validate(); err != nil {
+	err := f.Validate()
+	if err == nil && !f.Changes() {
+		err = errors.New("selfEditable required")
+	}
+	if err != nil {
 		answer(w, http.StatusBadRequest, map[string]any{"ok": false, "error": err.Error()})
 		return
 	}
-	if err := b.setPolicy(who.mesh, f.SelfEditable); err != nil {
+	if err := b.changeSettings(who.mesh, f); err != nil {
 		b.log.Error("settings not stored", "err", err)
 		answer(w, http.StatusInternalServerError, map[string]any{"ok": false, "error": "internal"})
 		return

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -37,13 +36,6 @@ func (who *member) profile() wire.MemberProfile {
 	return wire.MemberProfile{
 		RoleTag: who.RoleTag, Groups: append([]mesh.Group{}, who.Groups...), MessageMode: cmp.Or(who.MessageMode, wire.ModePush),
 	}
-}
-
-// policy is what members may change of their own profile. Called under the lock.
-func (m *meshState) policy() map[string]bool {
-	p := wire.SelfEditable()
-	maps.Copy(p, m.rec.SelfEditable)
-	return p
 }
 
 // describeMember is a member as lists show it. Called under the lock.
@@ -158,35 +150,3 @@ func (b *Broker) editProfile(m *meshState, by *member, memberID string, p wire.P
 }
 
 func equal(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
-
-// meshSettings changes what members may edit of themselves.
-func (c *conn) meshSettings(data []byte, reqID string) {
-	var f wire.MeshSettings
-	if !c.decode(data, reqID, &f) {
-		return
-	}
-	if err := c.b.setPolicy(c.mesh, f.SelfEditable); err != nil {
-		c.storeFailed(reqID, wire.TypeMeshSettings, err)
-		return
-	}
-	c.done(reqID)
-}
-
-func (b *Broker) setPolicy(m *meshState, change map[string]bool) error {
-	b.editing.Lock()
-	defer b.editing.Unlock()
-	b.mu.RLock()
-	rec := m.rec
-	rec.SelfEditable = m.policy()
-	b.mu.RUnlock()
-	maps.Copy(rec.SelfEditable, change)
-	ctx, cancel := b.deadline()
-	defer cancel()
-	if err := b.store.put(ctx, meshKey(rec.ID), rec); err != nil {
-		return err
-	}
-	b.mu.Lock()
-	m.rec.SelfEditable = rec.SelfEditable // never changed in place
-	b.mu.Unlock()
-	return nil
-}

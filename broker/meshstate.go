@@ -18,6 +18,7 @@ type meshState struct {
 	sessions map[string]*session           // by public key
 	conns    map[*conn]struct{}            // registered connections
 	readers  map[string]map[*conn]struct{} // registered connections by mailbox key
+	hooks    []hookStatus                  // statuses that came before their connections
 	topics   map[string]*topic             // by id
 	services map[string]*service           // by name
 }
@@ -26,6 +27,7 @@ type meshState struct {
 type member struct {
 	memberRecord
 	state  stateRecord
+	sends  sendLimiter
 	grants wire.Grants // never changed in place
 }
 
@@ -194,8 +196,9 @@ func isMulticast(target string) (group string, all, ok bool) {
 	return group, false, ok && group != ""
 }
 
+// hasGroup reports whether a message to a group reaches somebody who is in these.
 func hasGroup(gs []mesh.Group, name string) bool {
-	return slices.ContainsFunc(gs, func(g mesh.Group) bool { return g.Name == name })
+	return slices.ContainsFunc(gs, func(g mesh.Group) bool { return mesh.GroupReaches(name, g.Name) })
 }
 
 // remember notes who uses a session key, and returns the keys to forget because the member has too many.

@@ -20,11 +20,11 @@ func (b *Broker) post(ctx context.Context, rec *accepted) error {
 	if no != nil {
 		return fmt.Errorf("post message: %w", no)
 	}
-	stored, err := await(ctx, future)
+	seq, err := future.wait(ctx)
 	switch {
 	case err == nil:
-		b.store.bodies.put(stored.Sequence, rec)
-		b.fan.note(stored.Sequence)
+		b.store.bodies.put(seq, rec)
+		b.fan.note(seq)
 		b.fan.poke()
 		return nil
 	case idTaken(err):

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/json"
+	"sync"
 	"time"
 
 	"claudemesh/mesh"
@@ -18,7 +19,9 @@ type meshRecord struct {
 	OwnerPubkey string `json:"owner_pubkey"`
 	BrokerURL   string `json:"broker_url,omitempty"`
 	CreatedAt   int64  `json:"created_at"`
-
+	// What the team has decided; zero values are the broker's defaults.
+	SendRate     int             `json:"send_rate,omitempty"`     // messages per minute and member
+	SendBurst    int             `json:"send_burst,omitempty"`    // messages of a member at once
 	SelfEditable map[string]bool `json:"self_editable,omitempty"` // what members may change of their profile; absent: everything
 }
 
@@ -38,12 +41,13 @@ type memberRecord struct {
 
 // stateRecord is what outlives a member's connections.
 type stateRecord struct {
-	Groups   []mesh.Group `json:"groups,omitempty"`
-	Summary  string       `json:"summary,omitempty"`
-	Hidden   bool         `json:"hidden,omitempty"`
-	LastSeen int64        `json:"last_seen,omitempty"` // when a connection of the member last ended; 0 = never
-	Stats    wire.Stats   `json:"stats"`
-	Receipts bool         `json:"receipts,omitempty"` // the member has announced the capability once
+	Groups   []mesh.Group      `json:"groups,omitempty"`
+	Summary  string            `json:"summary,omitempty"`
+	Hidden   bool              `json:"hidden,omitempty"`
+	LastSeen int64             `json:"last_seen,omitempty"` // when a connection of the member last ended; 0 = never
+	Stats    wire.Stats        `json:"stats"`
+	Profile  *wire.PeerProfile `json:"profile,omitempty"`
+	Receipts bool              `json:"receipts,omitempty"` // the member has announced the capability once
 }
 
 // sessionRecord remembers a session key that its owner has proven, so that mail can be addressed to it while it is offline.
@@ -95,6 +99,9 @@ type accepted struct {
 	BodyVersion int    `json:"body_version,omitempty"`
 
 	size int // bytes of the encoded form
+	once sync.Once
+	sent []byte // the push frame, the same for every recipient
+	bad  error
 }
 
 // push is the frame that carries an accepted message.
@@ -109,6 +116,12 @@ func (a *accepted) push() wire.Push {
 		CreatedAt: wire.Timestamp(unixMilli(a.At)), ClientMessageID: a.CMID, RequestFingerprint: a.Fingerprint, TargetSpec: a.Target,
 		Topic: a.Topic, BodyVersion: a.BodyVersion, Subtype: a.Subtype, Event: a.Event, EventData: a.EventData,
 	}
+}
+
+// frame is push, encoded once however many receive it. It must not be changed.
+func (a *accepted) frame() ([]byte, error) {
+	a.once.Do(func() { a.sent, a.bad = wire.Encode(a.push()) })
+	return a.sent, a.bad
 }
 
 func unixMilli(ms int64) time.Time { return time.UnixMilli(ms) }

@@ -53,9 +53,10 @@ func (b *Broker) isPost(ctx context.Context, meshID, topicID, id string) bool {
 
 // encodePost is a post as it lies in the history: without its mailboxes.
 func encodePost(rec *accepted) ([]byte, error) {
-	post := *rec
-	post.To = nil
-	data, err := json.Marshal(post)
+	data, err := json.Marshal(struct {
+		*accepted
+		To []string `json:"to,omitempty"` // hides the record's own
+	}{accepted: rec})
 	if err != nil {
 		return nil, fmt.Errorf("encode post: %w", err)
 	}

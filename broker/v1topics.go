@@ -83,7 +83,7 @@ func (b *Broker) v1Topics(w http.ResponseWriter, r *http.Request, who keyCaller)
 	rows := []v1Topic{}
 	ctx, cancel := b.deadline()
 	defer cancel()
-	if err := b.fan.reached(ctx); err != nil {
+	if err := b.fan.caughtUp(ctx); err != nil {
 		b.v1Fail(w, r, err)
 		return
 	}
@@ -132,8 +132,8 @@ func (b *Broker) v1History(w http.ResponseWriter, r *http.Request, who keyCaller
 	}
 	ctx, cancel := b.deadline()
 	defer cancel()
-	err := b.fan.reached(ctx)
-	var page []accepted
+	err := b.fan.caughtUp(ctx)
+	var page []*accepted
 	if err == nil {
 		page, _, err = b.history.page(ctx, historySubject(who.mesh.rec.ID, id), r.URL.Query().Get("before"), limit)
 	}
@@ -146,8 +146,8 @@ func (b *Broker) v1History(w http.ResponseWriter, r *http.Request, who keyCaller
 		return
 	}
 	posts := make([]v1Message, 0, len(page))
-	for i := range page {
-		posts = append(posts, page[i].v1())
+	for _, rec := range page {
+		posts = append(posts, rec.v1())
 	}
 	answer(w, http.StatusOK, map[string]any{"topic": name, "topicId": id, "messages": posts})
 }

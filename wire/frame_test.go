@@ -84,7 +84,6 @@ func TestDecodeValidates(t *testing.T) {
 		{"an edit with a role tag that is a number", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage("7")}}, &MemberEdit{}, false},
 		{"an edit with a long role tag", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage(`"` + long + `"`)}}, &MemberEdit{}, false},
 		{"an edit without a role tag", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage("null")}}, &MemberEdit{}, true},
-		{"settings of nothing", MeshSettings{}, &MeshSettings{}, false},
 		{"settings of what cannot be set", MeshSettings{SelfEditable: map[string]bool{"permission": true}}, &MeshSettings{}, false},
 		{"an invite for nobody", InviteCreate{Token: "t"}, &InviteCreate{}, false},
 		{"an invite", InviteCreate{Token: "t", MaxUses: 1}, &InviteCreate{}, true},
@@ -244,9 +243,11 @@ func FuzzDecode(f *testing.F) {
 			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{},
 			&SetState{}, &GetState{}, &DeleteState{}, &ListState{}, &StateResult{}, &StateList{}, &StateChange{}, &Remember{}, &Recall{}, &Forget{}, &MemoryResults{},
 			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},
-			&Kick{}, &Ban{}, &GrantsSet{}, &MemberEdit{}, &MeshSettings{}, &APIKeyCreate{}, &APIKeyRevoke{}, &MemberListResult{}, &GrantsResult{}, &KickAck{},
-			&ListBansResult{}, &APIKeyListed{}, &TopicCreate{}, &TopicCreated{}, &TopicList{}, &TopicJoin{}, &TopicLeave{},
-			&TopicRequest{}, &TopicMembers{}, &TopicHistory{}, &TopicHistoryPage{}, &TopicKey{}, &TopicSeal{}, &TopicPending{}, &TopicRotate{}, &TopicEvent{},
+			&Kick{}, &Ban{}, &GrantsSet{}, &MemberEdit{}, &APIKeyCreate{}, &APIKeyRevoke{}, &MemberListResult{}, &GrantsResult{}, &KickAck{}, &ListBansResult{},
+			&APIKeyListed{},
+			&TopicCreate{}, &TopicCreated{}, &TopicList{}, &TopicJoin{}, &TopicLeave{}, &TopicRequest{}, &TopicMembers{}, &TopicHistory{}, &TopicHistoryPage{}, &TopicKey{},
+			&TopicSeal{}, &TopicPending{}, &TopicRotate{}, &TopicEvent{},
+			&SetProfile{}, &MessageStatus{}, &MessageStatusResult{}, &MeshSettings{}, &MeshSettingsResult{},
 		} {
 			if Decode(data, v) != nil {
 				continue

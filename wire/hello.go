@@ -17,6 +17,8 @@ const (
 	CapOwnMulticast = "own_multicast"
 	// CapTopicKeys: of a client, that it makes, seals and renews the keys of topics and wants the events about them; of a broker, that it keeps them.
 	CapTopicKeys = "topic_keys"
+	// CapOwnGating: the client holds messages back by itself while it is working or wants no disturbance; the broker pushes whatever the status is.
+	CapOwnGating = "own_gating"
 	// CapChanges: the client wants frames of ours that tell of changes which the reference tells nobody, such as skill_change.
 	CapChanges = "changes"
 )
@@ -141,6 +143,7 @@ type Stats struct {
 	MessagesOut int64 `json:"messagesOut"`
 	ToolCalls   int64 `json:"toolCalls"`
 	Errors      int64 `json:"errors"`
+	Uptime      int64 `json:"uptime,omitempty"` // seconds; of the connection, never restored
 }
 
 func required(field, s string) error {

@@ -13,7 +13,6 @@ const (
 	TypeMemberListResult = "member_list_result"
 	TypeMemberEdit       = "member_edit"
 	TypeMemberEdited     = "member_edited"
-	TypeMeshSettings     = "mesh_settings"
 )
 
 // EventProfileUpdated tells a member's connections that its profile was changed; eventData are the changed fields.
@@ -152,30 +151,4 @@ type MemberEdited struct {
 	Member  Member  `json:"member"`
 	Changes Profile `json:"changes"`
 	ReqID   string  `json:"_reqId,omitempty"`
-}
-
-// MeshSettings sets what members may change of their own profile; fields that are absent stay. It is answered by an ack.
-type MeshSettings struct {
-	Type         string          `json:"type"`
-	SelfEditable map[string]bool `json:"selfEditable"`
-	ReqID        string          `json:"_reqId,omitempty"`
-}
-
-// Validate checks the names.
-func (s MeshSettings) Validate() error {
-	if len(s.SelfEditable) == 0 {
-		return fmt.Errorf("%w: selfEditable required", ErrInvalid)
-	}
-	known := SelfEditable()
-	for name := range s.SelfEditable {
-		if _, ok := known[name]; !ok {
-			return fmt.Errorf("%w: unknown field %.80q", ErrInvalid, name)
-		}
-	}
-	return nil
-}
-
-// SelfEditable is the policy of a mesh that has set none: everything.
-func SelfEditable() map[string]bool {
-	return map[string]bool{FieldDisplayName: true, FieldRoleTag: true, FieldGroups: true, FieldMessageMode: true}
 }
