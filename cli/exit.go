@@ -117,7 +117,7 @@ func explain(err error) *failure {
 	case errors.As(err, &ambig):
 		f.Code, f.Exit = "peer_ambiguous", exitUsage
 	case errors.Is(err, mesh.ErrBadTarget):
-		f.Code, f.Exit, f.Hint = "bad_target", exitUsage, "a target is a display name, 16 to 64 hex digits of a key, @group or '*'"
+		f.Code, f.Exit, f.Hint = "bad_target", exitUsage, "a target is a display name, 16 to 64 hex digits of a key, @group, '#topic' or '*'"
 	case errors.As(err, &start):
 		f.Code, f.Hint = "daemon_start_failed", start.hint()
 	case errors.As(err, &paused):
@@ -192,11 +192,11 @@ func brokerExit(code any) int {
 	switch code {
 	case wire.CodeInvalid, wire.CodeMalformed, wire.CodeInvalidCron, wire.CodeInvalidWebhook, wire.CodePrivateAddress, wire.CodeUnknownType:
 		return exitUsage
-	case wire.CodeWebhookExists, wire.CodeLimit:
+	case wire.CodeWebhookExists, wire.CodeLimit, wire.CodeTopicKeyMoved:
 		return exitConflict
 	case wire.CodeForbidden, wire.CodeUnauthorized:
 		return exitPermission
-	case wire.CodeNotFound:
+	case wire.CodeNotFound, wire.CodeTopicNotFound:
 		return exitNotFound
 	}
 	return exitNetwork
@@ -210,6 +210,18 @@ func apiHint(reason string, data map[string]any) string {
 			return "see who is there with: claudemesh peer list"
 		}
 		return "known peers: " + strings.Join(names, ", ")
+	case "topic_not_found":
+		var names []string
+		list, _ := data["topics"].([]any)
+		for _, name := range list {
+			names = append(names, "#"+cleanLine(fmt.Sprint(name)))
+		}
+		if len(names) > 0 {
+			return "topics: " + strings.Join(names, ", ")
+		}
+		return "see what there is with: claudemesh topic list"
+	case "not_in_topic":
+		return "join it with: claudemesh topic join " + cleanLine(fmt.Sprint(data["topic"]))
 	case "peer_ambiguous":
 		return "use 16 or more hex digits of the key you mean"
 	case "mesh_not_joined":
