@@ -14,6 +14,7 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc("POST /join", b.serveJoin)
 	mux.HandleFunc(routeHook, b.serveHook)
 	mux.HandleFunc("POST /cli/mesh/create", b.serveCreate)
+	mux.HandleFunc("POST /hook/{mesh}/{secret}", b.serveWebhook)
 	mux.HandleFunc(b.signed(routeGrants, b.serveGrants))
 	mux.HandleFunc(b.signed(routeMembers, b.serveMembers))
 	mux.HandleFunc(b.signed(routeMemberEdit, b.serveMemberEdit))

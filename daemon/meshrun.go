@@ -37,6 +37,7 @@ type meshRun struct {
 	restEnd time.Time
 	rng     *rand.Rand
 	said    map[string]*said // by session id; "" is the member
+	mode    string           // the member's message mode
 }
 
 // attach starts a joined mesh. Attaching a slug twice is an error.
@@ -149,6 +150,7 @@ func (m *meshRun) State(src bridge.Source, s bridge.State) {
 		return
 	}
 	if src.Session == "" {
+		m.setMessageMode(s.MessageMode)
 		m.roster.refresh()
 		m.topics.refresh()
 		m.late.flush(m)
