@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"claudemesh/mesh"
 	"claudemesh/wire"
@@ -187,4 +188,24 @@ func TestGrants(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	})
+}
+
+func TestGrantsHoldForWhatTheBrokerSendsForAMember(t *testing.T) {
+	clock, useClock := fakeClock(time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC))
+	r := newRig(t, useClock)
+	bob := r.addMember("bob")
+	a, b := r.member(r.owner), r.member(bob)
+	b.grants(wire.Grants{r.owner.PublicKey(): {}})
+	for _, to := range []string{bob.PublicKey(), "*"} {
+		if got := into[wire.Head](a, a.call(wire.TypeSchedule, map[string]any{"to": to, "message": "x", "deliverAt": clock.Now().Add(time.Minute).UnixMilli()})); got.Type == wire.TypeError {
+			t.Fatalf("%+v", got)
+		}
+	}
+	clock.Advance(2 * time.Minute)
+	p := a.event(wire.EventScheduleFailed)
+	if !strings.Contains(string(p.EventData), "blocked by recipient grants") {
+		t.Errorf("%s", p.EventData)
+	}
+	b.settle()
+	b.quiet()
 }
