@@ -40,26 +40,34 @@ type Broker struct {
 	used  *lru.Cache[string, struct{}] // signatures of HTTP requests
 	hooks *hookLimiter
 
+	timers   *timers
+	watches  *watches
+	webhooks *webhooks
+
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
 	meshes   map[string]*meshState
 	gone     map[string]goneRecord // deleted meshes by id
 	codes    map[string]codeOf     // invites by their code
 	sockets  map[*conn]struct{}
-	greeting int     // sockets that have not said hello
-	silent   []*conn // those of them that are upgraded, the oldest first
+	apiKeys  map[string]*apiKey // by the hash of their secret
+	streams  int                // open streams of topics
+	greeting int                // sockets that have not said hello
+	silent   []*conn            // those of them that are upgraded, the oldest first
 	calls    map[string]*serviceCall
 
 	saving    sync.Mutex // one save of presence at a time, see saveMember
 	joining   sync.Mutex // one change of meshes, members or invites at a time: two joins of the same key must not use up two uses
-	editing   sync.Mutex // one change of a mesh's record at a time
+	topicWork sync.Mutex // one change of topics at a time
+	history   *history
+	editing   sync.Mutex // one change of a mesh's or member's record at a time
 	conns     sync.WaitGroup
 	workers   sync.WaitGroup
 	run       context.Context // ends when the workers are to
 	stop      context.CancelFunc
-	lookups   *throttle  // of invite codes
-	topicWork sync.Mutex // one change of topics at a time
-	history   *history
+	lookups   *throttle // of invite codes
+
+	closing chan struct{} // closed when Close begins
 
 	dropped atomic.Int64 // presence events lost to slow clients
 }
@@ -80,8 +88,8 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		figures: newFigures(), meshes: map[string]*meshState{}, gone: map[string]goneRecord{}, codes: map[string]codeOf{},
-		sockets: map[*conn]struct{}{}, calls: map[string]*serviceCall{},
+		figures: newFigures(), meshes: map[string]*meshState{}, gone: map[string]goneRecord{}, codes: map[string]codeOf{}, sockets: map[*conn]struct{}{},
+		apiKeys: map[string]*apiKey{}, closing: make(chan struct{}), calls: map[string]*serviceCall{},
 		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: writeDeadline},
 	}
 	b.hooks = newHookLimiter()
@@ -95,6 +103,12 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b.history = newHistory(b.store)
 	var at position
 	if at, err = b.load(ctx); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if err := b.loadGrants(ctx); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if err := b.loadAPIKeys(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
 	was := at
@@ -113,6 +127,13 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 		if err := b.store.create(ctx, idSecretKey, b.idSecret); err != nil {
 			return nil, fmt.Errorf("open broker: %w", err)
 		}
+	}
+	var errs [3]error
+	b.timers, errs[0] = newTimers(ctx, b)
+	b.watches, errs[1] = newWatches(ctx, b)
+	b.webhooks, errs[2] = newWebhooks(ctx, b)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
 	}
 	b.shelves.of = map[string]*shelf{}
 	if b.view, err = openSearch(cfg.Dir, b.log); err != nil {
@@ -137,6 +158,8 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b.workers.Go(b.live.watch)
 	b.workers.Go(func() { b.memories.catchUp(b.run) })
+	b.workers.Go(func() { b.timers.run(b.run) })
+	b.workers.Go(func() { b.watches.run(b.run) })
 	for id, stone := range b.gone {
 		if !stone.Purged {
 			b.workers.Go(func() { b.purge(b.run, id, nil) })
@@ -154,6 +177,7 @@ func (b *Broker) Close(ctx context.Context) error {
 		return nil
 	}
 	b.closed = true
+	close(b.closing)
 	open := make([]*conn, 0, len(b.sockets))
 	for c := range b.sockets {
 		open = append(open, c)

@@ -25,6 +25,8 @@ type Config struct {
 	Unsynced bool
 	// Dir is an existing directory for what can be made again, the search view. Empty: it is kept in memory and made at every start.
 	Dir string
+	// AllowPrivateWatches lets watches fetch addresses that are not on the public internet: whatever this machine can reach, its own services included.
+	AllowPrivateWatches bool
 	// TrustedProxies are the addresses whose X-Forwarded-For is believed, where requests are counted by address.
 	TrustedProxies []netip.Prefix
 	// OpenStatus serves GET /metrics and GET /status without the admin token: for a broker that only its own machine can reach.
@@ -56,6 +58,13 @@ type Limits struct {
 	MemoriesPerMesh   int           // 10,000
 	SkillsPerMesh     int           // 1000
 	ServicesPerMesh   int           // 64
+
+	SchedulesPerMember int // 128 messages waiting for their time
+	SchedulesPerMesh   int // 1024
+	WatchesPerMember   int // 32
+	WatchesPerMesh     int // 256
+	WebhooksPerMesh    int // 64
+	HookEvents         int // 60 events a minute of one webhook, and as many at once
 }
 
 func (l Limits) withDefaults() Limits {
@@ -75,6 +84,12 @@ func (l Limits) withDefaults() Limits {
 	l.MemoriesPerMesh = cmp.Or(l.MemoriesPerMesh, 10_000)
 	l.SkillsPerMesh = cmp.Or(l.SkillsPerMesh, 1000)
 	l.ServicesPerMesh = cmp.Or(l.ServicesPerMesh, 64)
+	l.SchedulesPerMember = cmp.Or(l.SchedulesPerMember, 128)
+	l.SchedulesPerMesh = cmp.Or(l.SchedulesPerMesh, 1024)
+	l.WatchesPerMember = cmp.Or(l.WatchesPerMember, 32)
+	l.WatchesPerMesh = cmp.Or(l.WatchesPerMesh, 256)
+	l.WebhooksPerMesh = cmp.Or(l.WebhooksPerMesh, 64)
+	l.HookEvents = cmp.Or(l.HookEvents, 60)
 	return l
 }
 

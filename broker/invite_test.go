@@ -31,7 +31,7 @@ func (r *rig) share(owner *client, uses int, edit ...func(*wire.InviteCreate)) (
 func withoutToken(f *wire.InviteCreate) { f.Token = "" }
 
 // get fetches a path and returns status and answer.
-func (r *rig) get(path string) (int, map[string]any) { return r.do(http.MethodGet, path, "", nil) }
+func (r *rig) get(path string) (int, map[string]any) { return r.fetch(http.MethodGet, path, "", nil) }
 
 func TestCodes(t *testing.T) {
 	clock, useClock := fakeClock(time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC))
@@ -141,7 +141,7 @@ func TestCodes(t *testing.T) {
 		if refusedAt != codeLookups {
 			t.Errorf("refused at %d", refusedAt)
 		}
-		if status, _ := r.do(http.MethodPost, "/invites/ZZZZZZZZ/claim", "", map[string]any{}); status != http.StatusTooManyRequests {
+		if status, _ := r.fetch(http.MethodPost, "/invites/ZZZZZZZZ/claim", "", map[string]any{}); status != http.StatusTooManyRequests {
 			t.Errorf("a claim is not counted: %d", status)
 		}
 		clock.Advance(codeLookupEvery)
@@ -158,7 +158,7 @@ func TestClaim(t *testing.T) {
 	inv, _ := r.share(owner, 2, withoutToken)
 	claim := func(code string, body map[string]any) (int, map[string]any) {
 		clock.Advance(time.Minute) // out of the limit's way
-		return r.do(http.MethodPost, "/invites/"+code+"/claim", "", body)
+		return r.fetch(http.MethodPost, "/invites/"+code+"/claim", "", body)
 	}
 	used := func() int {
 		return into[wire.Invites](owner, owner.call(wire.TypeInviteList, map[string]any{})).Invites[0].Used

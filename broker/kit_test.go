@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -213,12 +215,39 @@ func (r *rig) mailIn(subject string, n int) {
 	}
 }
 
+// watchesChecked waits until every watch has been checked once and no check is under way.
+func (r *rig) watchesChecked() {
+	r.t.Helper()
+	r.until("the watches to be checked", func() bool {
+		w := r.broker.watches
+		w.mu.Lock()
+		all := slices.Collect(maps.Values(w.all))
+		busy := w.total > 0
+		w.mu.Unlock()
+		return !busy && !slices.ContainsFunc(all, func(one *watch) bool { return one.info().LastCheck == "" })
+	})
+}
+
+// fresh waits for the next message that was not seen before, and acknowledges it. Delivery is at least once: a message that was acknowledged right before
+// the broker ended may come again, under its own id.
+func (c *client) fresh(seen map[string]bool) wire.Push {
+	c.t.Helper()
+	for {
+		p := into[wire.Push](c, c.next(func(h wire.Head, d []byte) bool { return h.Type == wire.TypePush && into[wire.Push](c, d).Kept() }))
+		c.clientAck(p, "")
+		if !seen[p.MessageID] {
+			seen[p.MessageID] = true
+			return p
+		}
+	}
+}
+
 // until polls a state that nobody announces.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("never: %s", what)
+			r.t.Fatalf("waited for %s", what)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -18,8 +19,8 @@ import (
 	"claudemesh/wire"
 )
 
-// do sends a request and returns status and JSON answer; auth is the Authorization header.
-func (r *rig) do(method, path, auth string, body any) (int, map[string]any) {
+// fetch sends a request and returns status and JSON answer; auth is the Authorization header.
+func (r *rig) fetch(method, path, auth string, body any) (int, map[string]any) {
 	r.t.Helper()
 	req, err := http.NewRequest(method, r.http.URL+path, bytes.NewReader(mustJSON(r.t, body)))
 	if err != nil {
@@ -44,7 +45,7 @@ func (r *rig) do(method, path, auth string, body any) (int, map[string]any) {
 func (r *rig) as(who mesh.Identity, method, path string, body any) (int, map[string]any) {
 	r.t.Helper()
 	sum := sha256.Sum256(mustJSON(r.t, body))
-	return r.do(method, path, mesh.SignHTTP(who, method, path, r.mesh.ID, hex.EncodeToString(sum[:]), r.now()), body)
+	return r.fetch(method, path, mesh.SignHTTP(who, method, path, r.mesh.ID, hex.EncodeToString(sum[:]), r.now()), body)
 }
 
 func (r *rig) text(path string) string {
@@ -195,6 +196,9 @@ func TestDelete(t *testing.T) {
 			if err := s.putRecord(t.Context(), recordKey("state", other.ID, "k"), 1); err != nil {
 				t.Fatal(err)
 			}
+			if got := owner.call(wire.TypeSchedule, map[string]any{"to": "*", "message": "later", "deliverAt": r.now().Add(time.Hour).UnixMilli()}); !strings.Contains(string(got), "scheduledId") {
+				t.Fatalf("%s", got)
+			}
 			owner.call(wire.TypeRemember, map[string]any{"content": "a secret worth remembering"})
 			if hits, err := r.broker.memories.search(t.Context(), r.mesh.ID, familyMemory, "secret", 9); err != nil || len(hits) != 1 {
 				t.Fatalf("%v %v", hits, err)
@@ -245,6 +249,9 @@ func TestDelete(t *testing.T) {
 			}
 			if r.broker.store.depth.get(r.mailboxOf(bob)) != 0 || len(r.broker.codes) != 0 {
 				t.Error("counts or codes are left")
+			}
+			if n := len(r.broker.timers.all); n != 0 {
+				t.Errorf("%d timers are left", n)
 			}
 			if _, err := getRecord[int](t.Context(), r.broker.store, recordKey("state", other.ID, "k")); err != nil {
 				t.Errorf("the other mesh lost a record: %v", err)

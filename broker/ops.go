@@ -49,6 +49,17 @@ var ops = map[string]op{
 	wire.TypeListSkills:  (*conn).listSkills,
 	wire.TypeRemoveSkill: (*conn).removeSkill,
 
+	// Scheduled messages, watches, webhooks.
+	wire.TypeSchedule:        (*conn).schedule,
+	wire.TypeListScheduled:   (*conn).listScheduled,
+	wire.TypeCancelScheduled: (*conn).cancelScheduled,
+	wire.TypeWatch:           (*conn).watch,
+	wire.TypeUnwatch:         (*conn).unwatch,
+	wire.TypeWatchList:       (*conn).watchList,
+	wire.TypeCreateWebhook:   (*conn).createWebhook,
+	wire.TypeListWebhooks:    (*conn).listWebhooks,
+	wire.TypeDeleteWebhook:   (*conn).deleteWebhook,
+
 	// The mesh and its members.
 	wire.TypeMeshInfo:     (*conn).meshInfo,
 	wire.TypeInviteCreate: (*conn).inviteCreate,
@@ -57,7 +68,23 @@ var ops = map[string]op{
 	wire.TypeMeshRename:   (*conn).meshRename,
 	wire.TypeMeshDelete:   (*conn).meshDelete,
 	wire.TypeMeshLeave:    (*conn).meshLeave,
+	wire.TypeMemberList:   (*conn).memberList,
+	wire.TypeMemberEdit:   (*conn).memberEdit,
 	wire.TypeMeshSettings: (*conn).meshSettings,
+	wire.TypeGrantsGet:    (*conn).grantsGet,
+	wire.TypeGrantsSet:    (*conn).grantsSet,
+
+	// Moderation.
+	wire.TypeKick:       (*conn).kick,
+	wire.TypeDisconnect: (*conn).disconnect,
+	wire.TypeBan:        (*conn).ban,
+	wire.TypeUnban:      (*conn).unban,
+	wire.TypeListBans:   (*conn).listBans,
+
+	// API keys.
+	wire.TypeAPIKeyCreate: (*conn).apiKeyCreate,
+	wire.TypeAPIKeyList:   (*conn).apiKeyList,
+	wire.TypeAPIKeyRevoke: (*conn).apiKeyRevoke,
 
 	// Services.
 	wire.TypeMCPRegister:     (*conn).mcpRegister,

@@ -98,6 +98,12 @@ func (b *Broker) purge(ctx context.Context, meshID string, conns []*conn) {
 }
 
 func (b *Broker) purgeAll(ctx context.Context, meshID string) error {
+	// What works by itself ends first, so that it writes nothing behind the purge.
+	b.timers.forgetMesh(meshID)
+	b.watches.forgetMesh(meshID)
+	b.mu.Lock()
+	maps.DeleteFunc(b.apiKeys, func(_ string, k *apiKey) bool { return k.mesh == meshID })
+	b.mu.Unlock()
 	// Accepted messages first: once the fan-out has passed what was there, it makes no new references.
 	if err := b.store.accept.Purge(ctx, jetstream.WithPurgeSubject(acceptSubject(meshID, "*"))); err != nil {
 		return fmt.Errorf("purge %s: %w", acceptStream, err)
@@ -175,6 +181,8 @@ func (b *Broker) purgeObjects(ctx context.Context, bucket, meshID string) error 
 func (b *Broker) dropMember(ctx context.Context, m *meshState, who *member, asker *conn) error {
 	b.joining.Lock()
 	defer b.joining.Unlock()
+	b.editing.Lock() // no edit of the member brings its record back
+	defer b.editing.Unlock()
 	key := who.Pubkey
 	if err := b.store.meta.Purge(ctx, memberKey(m.rec.ID, key)); err != nil {
 		return fmt.Errorf("remove member: %w", err)
@@ -191,7 +199,7 @@ func (b *Broker) dropMember(ctx context.Context, m *meshState, who *member, aske
 	}
 	ends := b.connsOf(m, who)
 	if !b.closed {
-		b.workers.Go(func() { b.purgeMember(b.run, m, key, keys, ends) })
+		b.workers.Go(func() { b.purgeMember(b.run, m, who.ID, key, keys, ends) })
 	}
 	b.mu.Unlock()
 	b.goneFromAll(m, who) // the topics it had the key of get another one
@@ -219,13 +227,17 @@ func (b *Broker) leaveTopics(ctx context.Context, m *meshState, pubkey string) e
 	return errors.Join(errs...)
 }
 
-// purgeMember removes what is left of a member that has gone. keys are its mailboxes, its own first.
-func (b *Broker) purgeMember(ctx context.Context, m *meshState, pubkey string, keys []string, conns []*conn) {
+// purgeMember removes what is left of a member that has gone. Its watches and webhooks end by themselves, because they look for their member. keys are its mailboxes, its own first.
+func (b *Broker) purgeMember(ctx context.Context, m *meshState, memberID, pubkey string, keys []string, conns []*conn) {
 	if !allEnded(ctx, conns) {
 		return
 	}
 	meshID := m.rec.ID
-	errs := []error{b.leaveTopics(ctx, m, pubkey)}
+	errs := []error{b.leaveTopics(ctx, m, pubkey), b.revokeKeysOf(ctx, m, pubkey)}
+	for _, rec := range b.timers.list(meshID, memberID) {
+		_, err := b.timers.cancel(meshID, rec.ID)
+		errs = append(errs, err)
+	}
 	b.saving.Lock() // after the last save of presence
 	errs = append(errs, b.store.meta.Purge(ctx, stateKey(meshID, pubkey)))
 	for _, k := range keys[1:] {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -53,8 +54,15 @@ var otherwise = map[string][]string{
 	"state": {"9fe4d769-1b11-41a4-9460-8acab98904e0push", "1baf0fc3-8d7f-4485-9c6d-5d4c560423f8push", "6b5be8a1-9a37-456c-856c-4f68d3c52239push"},
 	// Only the author or an admin may remove a skill (defect 43).
 	"skill": {"remove_skill-5", "remove_skill-6"},
+	// Reminders are the broker's (69): the creator's connection gets no acks for them, and may remind itself. They are sent in the order of their times, the
+	// direct one first; the reference sends the broadcast first.
+	"schedule": {"601dc811-1007-423e-9656-53a942490b99", "fd98be6d-a7ca-47f4-a20e-f15ce6fdf979", "NuJez5A3JP0tfVOnHo1MeVaHCGNsM2cNpush", "schedule-11", "7b4369b6-f86a-4811-b900-c9d9da310c68"},
+	// A second webhook of a name is refused with an answer (85a); lists show no secrets (43).
+	"webhook": {"create_webhook-2", "list_webhooks-3"},
 	// A member that is offline has a mailbox here.
 	"dm_offline_target": {"f61170f9-7114-4c8e-b7bb-bf7fb337889a"},
+	// The sentence of the refusal ("only owner or admin can kicked").
+	"kick_ban": {"kick-1"},
 }
 
 // HTTP requests that this broker answers differently, on purpose: what it answers instead.
@@ -65,12 +73,13 @@ var otherwiseHTTP = map[string]struct {
 	// 62: a claim works, and asks for the member's own key, without which it never could.
 	"POST /invites/abcd/claim": {400, `{"error":"malformed"}`},
 	// 39: the list of members is for members.
-	"GET /mesh/psJ3tL043OjGeQrXMeoyCwFMQaG80YtR/members": {404, `"not found"`},
+	"GET /mesh/psJ3tL043OjGeQrXMeoyCwFMQaG80YtR/members": {401, `{"ok":false,"error":"missing_authorization"}`},
 }
 
 // Members that had another name when these were recorded.
 var renamed = map[string]map[string]string{
-	"topic": {"b4227c61c4b38fd6f1d92739c27ed619edfc105bca4aa762f5ca86792597841f": "vm-2295"},
+	"topic":    {"b4227c61c4b38fd6f1d92739c27ed619edfc105bca4aa762f5ca86792597841f": "vm-2295"},
+	"kick_ban": {"92e6db7352f935eda1ab363dd564af0a7904d4e8c6fde71186a5f9b507210669": "carol0"},
 }
 
 // Pushes that come later here, on purpose: by the name of the transcript, the id of the message and the frame of the recipient after which it comes.
@@ -95,7 +104,12 @@ var setups = map[string]func(*Config){
 }
 
 // Values that differ in every run; their presence is compared.
-var volatile = map[string]bool{"presenceId": true, "presence_id": true, "deliveredAt": true, "lastSeenAt": true, "createdAt": true, "updatedAt": true, "rememberedAt": true, "connectedAt": true, "memberId": true, "joinedAt": true, "lastReadAt": true, "uptime": true, "version": true, "gitSha": true}
+var volatile = map[string]bool{
+	"presenceId": true, "presence_id": true, "deliveredAt": true, "lastSeenAt": true, "createdAt": true, "updatedAt": true, "rememberedAt": true, "connectedAt": true,
+	"memberId": true, "joinedAt": true, "revokedAt": true, "lastReadAt": true, "uptime": true, "version": true, "gitSha": true,
+	// What a watch finds, and when.
+	"oldValue": true, "newValue": true, "lastHash": true, "lastValue": true, "lastCheck": true,
+}
 
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/transcripts/*.jsonl")
@@ -117,8 +131,9 @@ func replay(t *testing.T, file string) {
 	}
 	skip := otherwise[name]
 	clock := clockwork.NewFakeClockAt(time.UnixMilli(lines[0].T))
+	recorded := fixtures(t, clock)
 	r := newRig(t, func(c *Config) {
-		c.Clock = clock
+		c.Clock, c.AllowPrivateWatches, c.PublicURL = clock, true, "ws"+strings.TrimPrefix(recorded, "http")+"/ws"
 		if setup := setups[name]; setup != nil {
 			setup(c)
 		}
@@ -136,6 +151,7 @@ func replay(t *testing.T, file string) {
 			clock.Advance(d)
 		}
 		where := fmt.Sprintf("line %d", i+1)
+		l = p.relocate(l, recorded)
 		switch {
 		case l.HTTP != nil:
 			p.http(where, l)
@@ -149,6 +165,29 @@ func replay(t *testing.T, file string) {
 			p.hear(where, l)
 		}
 	}
+}
+
+// fixtures serves what the recorded broker served for watches, and returns its address.
+func fixtures(t *testing.T, clock clockwork.Clock) string {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /test/clock", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"epoch":%d}`, clock.Now().UnixMilli()) })
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// relocate puts our address in the place of the recorded broker's, and in paths our secrets in the place of the recorded ones.
+func (p *player) relocate(l line, base string) line {
+	l.Frame = bytes.ReplaceAll(l.Frame, []byte("http://127.0.0.1:7900"), []byte(base))
+	if l.HTTP != nil {
+		h := *l.HTTP
+		for theirs, ours := range p.ids {
+			h.Path = strings.ReplaceAll(h.Path, theirs, ours)
+		}
+		l.HTTP = &h
+	}
+	return l
 }
 
 // later moves pushes behind the frames after which they come here.
@@ -336,20 +375,31 @@ func (p *player) say(l line) {
 		c.write([]byte(l.Frame))
 		if strings.HasPrefix(h.Type, "set_") || strings.HasSuffix(h.Type, "_group") || unansweredTopics[h.Type] {
 			c.settle() // the recording waited a moment instead
+		} else if h.Type == wire.TypeWatch {
+			c.settle()
+			p.r.watchesChecked()
 		}
 	}
 }
 
 // recorded fits what can be the frame recorded at this place. The reference acknowledges some requests about topics with silence, and pushes no post of a
-// topic when it is made (5); both come here.
+// topic when it is made (5); both come here. A post may overtake a message that lies in another mailbox.
 func (p *player) recorded(frame []byte) func(wire.Head, []byte) bool {
-	want, err := wire.Peek(frame)
-	if err != nil {
+	type push struct {
+		Type   string `json:"type"`
+		ID     string `json:"client_message_id"`
+		Target string `json:"targetSpec"`
+	}
+	var want push
+	if err := json.Unmarshal(frame, &want); err != nil {
 		p.t.Fatal(err)
 	}
 	return func(h wire.Head, data []byte) bool {
-		post := h.Type == wire.TypePush && strings.Contains(string(data), `"targetSpec":"#`)
-		return !(h.Type == wire.TypeAck && strings.HasPrefix(h.ReqID, "topic_")) && !(post && want.Type != wire.TypePush)
+		var got push
+		if h.Type == wire.TypePush && json.Unmarshal(data, &got) == nil && strings.HasPrefix(got.Target, "#") {
+			return want.Type == wire.TypePush && got.ID == want.ID
+		}
+		return h.Type != wire.TypeAck || !strings.HasPrefix(h.ReqID, "topic_")
 	}
 }
 
@@ -391,7 +441,7 @@ func (p *player) hear(where string, l line) {
 
 // minted are the fields whose values the broker makes up. A recorded one is known from then on as ours, in what is compared and in what is sent.
 var minted = map[string]bool{
-	"messageId": true, "id": true, "callId": true, "fileId": true, "memoryId": true, "scheduledId": true, "watchId": true, "secret": true, "prefix": true,
+	"messageId": true, "id": true, "callId": true, "fileId": true, "memoryId": true, "scheduledId": true, "watchId": true, "secret": true, "url": true, "prefix": true,
 }
 
 // learn replaces the minted values of want by those of got, wherever they stand, and remembers them.
@@ -428,6 +478,9 @@ func (p *player) translate(frame []byte) []byte {
 	text := string(frame)
 	for theirs, ours := range p.ids {
 		text = strings.ReplaceAll(text, `"`+theirs+`"`, `"`+ours+`"`)
+		if len(theirs) == idLength { // or the beginning of one
+			text = strings.ReplaceAll(text, `"`+theirs[:8]+`"`, `"`+ours[:8]+`"`)
+		}
 		text = strings.ReplaceAll(text, `"#`+theirs+`"`, `"#`+ours+`"`)
 	}
 	return []byte(text)
@@ -436,7 +489,11 @@ func (p *player) translate(frame []byte) []byte {
 func (p *player) http(where string, l line) {
 	p.t.Helper()
 	if l.Dir == "c2s" {
-		req, err := http.NewRequest(l.HTTP.Method, p.r.http.URL+l.HTTP.Path, bytes.NewReader(l.HTTP.Body))
+		body := []byte(l.HTTP.Body)
+		if text := ""; json.Unmarshal(body, &text) == nil { // it was not JSON
+			body = []byte(text)
+		}
+		req, err := http.NewRequest(l.HTTP.Method, p.r.http.URL+l.HTTP.Path, bytes.NewReader(body))
 		if err != nil {
 			p.t.Fatal(err)
 		}
@@ -445,11 +502,10 @@ func (p *player) http(where string, l line) {
 			p.t.Fatal(err)
 		}
 		defer res.Body.Close()
-		body, err := io.ReadAll(res.Body)
-		if err != nil {
+		if p.answer, err = io.ReadAll(res.Body); err != nil {
 			p.t.Fatal(err)
 		}
-		p.request, p.status, p.answer = l.HTTP.Method+" "+l.HTTP.Path, res.StatusCode, body
+		p.request, p.status = l.HTTP.Method+" "+l.HTTP.Path, res.StatusCode
 		return
 	}
 	want := l.HTTP

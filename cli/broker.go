@@ -41,6 +41,7 @@ TLS (--behind-proxy; --trusted-proxy to believe its X-Forwarded-For in rate limi
 			&urfave.StringFlag{Name: "sync", Value: "always", Usage: "when a message is safe from a power cut: `always` before it is acknowledged (default), or at an interval of a second"},
 			&urfave.IntFlag{Name: "max-connections", Usage: "how many `CONNECTIONS` to serve, in all and of one mesh (default 4096 and 1000)"},
 			&urfave.IntFlag{Name: "max-store", Value: 1, Usage: "how many `GIB` of disk the messages may take (default 1)"},
+			&urfave.BoolFlag{Name: "allow-private-watches", Usage: "let members watch addresses that are not on the public internet, this machine's own included"},
 			&urfave.StringFlag{Name: "public-url", Usage: "the `URL` that invites name, when it is not the listening address"},
 			&urfave.StringFlag{Name: "tls-cert", Usage: "PEM `FILE` of the certificate and those between it and its authority"},
 			&urfave.StringFlag{Name: "tls-key", Usage: "PEM `FILE` of its key"},
@@ -76,7 +77,7 @@ TLS (--behind-proxy; --trusted-proxy to believe its X-Forwarded-For in rate limi
 			if o.SyncEvery, o.Limits, err = c.brokerLimits(); err != nil {
 				return err
 			}
-			o.AllowHook = c.cmd.Bool("allow-hook")
+			o.AllowHook, o.AllowPrivateWatches = c.cmd.Bool("allow-hook"), c.cmd.Bool("allow-private-watches")
 			return c.runBroker(ctx, c.rooms.broker, o, func(i daemon.BrokerInfo) string {
 				return fmt.Sprintf("the broker listens on %s\n  clients      %s\n  admin token  %s", i.Listen, i.URL, filepath.Join(o.DataDir, daemon.AdminTokenFile))
 			})

@@ -173,20 +173,10 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Data = data
 	}
 	switch {
-	case f.Data["broker_code"] == "forbidden" || f.Data["broker_code"] == "unauthorized":
-		f.Exit = exitPermission
-	case f.Data["broker_code"] == "not_found" || f.Data["broker_code"] == wire.CodeTopicNotFound:
-		f.Exit = exitNotFound
-	case f.Data["broker_code"] == "conflict":
-		f.Exit = exitConflict
-	case f.Data["broker_code"] == "mesh_deleted":
-		f.Exit = exitNotFound
 	case e.Reason == "join_refused" && strings.HasPrefix(fmt.Sprint(f.Data["broker_code"]), "invite_"):
 		f.Exit = exitNotFound
-	case f.Data["broker_code"] == "invalid":
-		f.Exit = exitUsage
-	case f.Data["broker_code"] == "limit" || f.Data["broker_code"] == wire.CodeTopicKeyMoved:
-		f.Exit = exitConflict
+	case e.Reason == "broker_refused":
+		f.Exit = brokerExit(f.Data["broker_code"])
 	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
 		f.Exit = exitUsage
 	case e.Code == 401 || e.Code == 403:
@@ -203,6 +193,22 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Exit = exitIO
 	}
 	f.Hint = apiHint(e.Reason, f.Data)
+}
+
+// brokerExit is the exit code of a request that the broker refused.
+func brokerExit(code any) int {
+	switch code {
+	case wire.CodeInvalid, wire.CodeMalformed, wire.CodeInvalidCron, wire.CodeInvalidWebhook, wire.CodePrivateAddress, wire.CodeUnknownType,
+		wire.CodeAmbiguous, wire.CodeInvalidArgs:
+		return exitUsage
+	case wire.CodeWebhookExists, wire.CodeLimit, wire.CodeTopicKeyMoved, wire.CodeConflict:
+		return exitConflict
+	case wire.CodeForbidden, wire.CodeUnauthorized:
+		return exitPermission
+	case wire.CodeNotFound, wire.CodeTopicNotFound, wire.CodeMeshDeleted:
+		return exitNotFound
+	}
+	return exitNetwork
 }
 
 func apiHint(reason string, data map[string]any) string {

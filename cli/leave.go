@@ -15,8 +15,6 @@ import (
 
 // The end of a membership, and the change of a mesh's name.
 
-var yesFlag = urfave.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}
-
 func renameVerb() verb {
 	return verb{
 		name: "rename", args: "OLD NEW", short: "give a mesh another slug",
@@ -72,7 +70,7 @@ inbox and outbox keep the history. You can join again by a new invite. The owner
 --local leaves the broker out: it goes on believing that you are a member, and the key that proves it is gone.`,
 		examples: []string{"claudemesh leave team", "claudemesh leave team --local --yes"},
 		fails:    []string{"3  --local without --yes, and nobody to ask", "4  the broker cannot be reached", "5  no such mesh is joined", "6  you are its owner"},
-		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "local", Usage: "on this machine only"}, &yesFlag},
+		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "local", Usage: "on this machine only"}, yesFlag()},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(1, 1, "claudemesh leave SLUG"); err != nil {
 				return err
@@ -97,7 +95,7 @@ owner may. On a terminal you are asked to type its slug; elsewhere --yes is need
 --local only removes it from this machine, as leave --local does.`,
 		examples: []string{"claudemesh delete team", "claudemesh delete team --yes --json"},
 		fails:    []string{"1  not confirmed", "3  no --yes, and nobody to ask", "4  the broker cannot be reached", "5  no such mesh is joined", "7  you are not the owner"},
-		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "local", Usage: "on this machine only"}, &yesFlag},
+		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "local", Usage: "on this machine only"}, yesFlag()},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 1, "claudemesh delete [SLUG]"); err != nil {
 				return err
@@ -116,7 +114,7 @@ owner may. On a terminal you are asked to type its slug; elsewhere --yes is need
 			case c.cmd.Bool("local"):
 				return c.leaveLocally(ctx, slug)
 			}
-			if err := c.confirm("this deletes mesh "+slug+" for everybody, for good; type its slug to go on", slug); err != nil {
+			if err := c.confirmWord("this deletes mesh "+slug+" for everybody, for good; type its slug to go on", slug); err != nil {
 				return err
 			}
 			return c.endMembership(ctx, slug, bus.OpMeshDelete, bus.MeshDelete{Mesh: slug}, "deleted mesh")
@@ -134,7 +132,7 @@ func (c *call) mustBeJoined(slug string) error {
 }
 
 func (c *call) leaveLocally(ctx context.Context, slug string) error {
-	if err := c.confirm("this removes the only copy of your key of mesh "+slug+"; if you own it, nobody can ever invite, rename or delete; type yes to go on", "yes"); err != nil {
+	if err := c.confirm("this removes the only copy of your key of mesh " + slug + "; if you own it, nobody can ever invite, rename or delete: do it?"); err != nil {
 		return err
 	}
 	return c.endMembership(ctx, slug, bus.OpMeshLeave, bus.MeshLeave{Mesh: slug, Local: true}, "removed from this machine: mesh")
@@ -171,8 +169,8 @@ func (c *call) endMembership(ctx context.Context, slug, op string, req any, done
 	})
 }
 
-// confirm has the user type a word, unless --yes was given.
-func (c *call) confirm(question, word string) error {
+// confirmWord has the user type a word, unless --yes was given.
+func (c *call) confirmWord(question, word string) error {
 	if c.cmd.Bool("yes") {
 		return nil
 	}

@@ -24,18 +24,18 @@ const (
 	maxEnrollReply = 64 << 10
 )
 
-// request is one HTTP request to a broker. Body is encoded as JSON, nil is none.
-type request struct {
+// brokerRequest is one HTTP request to a broker. Body is encoded as JSON, nil is none.
+type brokerRequest struct {
 	method, brokerURL, path, bearer string
 	body                            any
 }
 
 // post sends JSON and reads a JSON answer of any status.
 func (d *Daemon) post(ctx context.Context, brokerURL, path, bearer string, body, reply any) (int, error) {
-	return d.ask(ctx, request{http.MethodPost, brokerURL, path, bearer, body}, reply)
+	return d.ask(ctx, brokerRequest{http.MethodPost, brokerURL, path, bearer, body}, reply)
 }
 
-func (d *Daemon) ask(ctx context.Context, r request, reply any) (int, error) {
+func (d *Daemon) ask(ctx context.Context, r brokerRequest, reply any) (int, error) {
 	base, err := bridge.HTTPBase(r.brokerURL)
 	if err != nil {
 		return 0, &bus.APIError{Code: 400, Reason: "bad_broker_url", Detail: err.Error()}

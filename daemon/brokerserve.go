@@ -40,6 +40,8 @@ type BrokerOptions struct {
 	SyncEvery time.Duration
 	Limits    broker.Limits // zero fields are the broker's defaults
 	AllowHook bool          // see broker.Config
+	// AllowPrivateWatches lets watches fetch addresses that are not on the public internet.
+	AllowPrivateWatches bool
 }
 
 // openMemory is the size in bytes from which garbage is collected even while a store is opened.
@@ -146,6 +148,7 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	b, err := broker.Open(ctx, broker.Config{
 		NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: info.URL, AdminTokenHash: bus.HashToken(token), Dir: o.DataDir,
 		TrustedProxies: o.TrustedProxies, OpenStatus: o.openStatus(), Limits: o.Limits, Unsynced: o.SyncEvery > 0, AllowHook: o.AllowHook && !o.behindProxy(),
+		AllowPrivateWatches: o.AllowPrivateWatches,
 	})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)

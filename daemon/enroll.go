@@ -41,7 +41,7 @@ func (d *Daemon) joinMesh(ctx context.Context, c *bus.Call) (any, error) {
 		return nil, &bus.APIError{Code: 400, Reason: "broker_required", Detail: "a code alone does not say which broker it is of: name that with --broker URL, or use the whole link"}
 	}
 	var found wire.InviteCode
-	status, err := d.ask(ctx, request{method: http.MethodGet, brokerURL: at, path: "/api/public/invite-code/" + code}, &found)
+	status, err := d.ask(ctx, brokerRequest{method: http.MethodGet, brokerURL: at, path: "/api/public/invite-code/" + code}, &found)
 	switch {
 	case status == http.StatusNotFound && err != nil: // a broker without a resolver may still know claims
 		return d.claim(ctx, config, at, code, found, name)

@@ -67,8 +67,36 @@ func TestDecodeValidates(t *testing.T) {
 		{"a push with a long id", Push{MessageID: long}, &Push{}, false},
 		{"a status", SetStatus{Status: "dnd"}, &SetStatus{}, true},
 		{"a status of its own", SetStatus{Status: "bored"}, &SetStatus{}, false},
+		{"a schedule", Schedule{To: "*", Message: "x"}, &Schedule{}, true},
+		{"a sealed schedule", Schedule{To: "k", Nonce: "eHg=", Ciphertext: "eHg="}, &Schedule{}, true},
+		{"a schedule without a text", Schedule{To: "*"}, &Schedule{}, false},
+		{"a schedule with two", Schedule{To: "k", Message: "x", Nonce: "eHg=", Ciphertext: "eHg="}, &Schedule{}, false},
+		{"a schedule with a long cron", Schedule{To: "*", Message: "x", Cron: long}, &Schedule{}, false},
+		{"a cancellation of nothing", CancelScheduled{}, &CancelScheduled{}, false},
+		{"a watch", Watch{URL: "https://example.com", Mode: "json", NotifyOn: "match:x"}, &Watch{}, true},
+		{"a watch of nothing", Watch{}, &Watch{}, false},
+		{"a watch with a mode of its own", Watch{URL: "x", Mode: "css"}, &Watch{}, false},
+		{"a watch that tells never", Watch{URL: "x", NotifyOn: "never"}, &Watch{}, false},
+		{"a watch once a week", Watch{URL: "x", Interval: 604800}, &Watch{}, false},
+		{"an end of no watch", Unwatch{}, &Unwatch{}, false},
 		{"a long summary", SetSummary{Summary: long}, &SetSummary{}, false},
 		{"a group without a name", JoinGroup{}, &JoinGroup{}, false},
+		{"a kick of nobody", Kick{}, &Kick{}, false},
+		{"a kick of everybody", Kick{All: true}, &Kick{}, true},
+		{"a kick of those who are silent for a week", Kick{Stale: 7 * 86_400_000}, &Kick{}, false},
+		{"a kick with a long target", Kick{Target: long}, &Kick{}, false},
+		{"a ban of nobody", Ban{}, &Ban{}, false},
+		{"grants of nothing", GrantsSet{}, &GrantsSet{}, false},
+		{"grants for what is no key", GrantsSet{Grants: Grants{"bob": {"dm"}}}, &GrantsSet{}, false},
+		{"grants that are unknown", GrantsSet{Grants: Grants{strings.Repeat("a", 64): {"fly"}}}, &GrantsSet{}, false},
+		{"grants named twice", GrantsSet{Grants: Grants{strings.Repeat("a", 64): {"dm", "dm"}}}, &GrantsSet{}, false},
+		{"a block, and the end of one", GrantsSet{Grants: Grants{strings.Repeat("a", 64): {}, strings.Repeat("b", 64): nil}}, &GrantsSet{}, true},
+		{"an edit of nobody", MemberEdit{}, &MemberEdit{}, false},
+		{"an edit with a group that has no name", MemberEdit{MemberID: "m", Profile: Profile{Groups: &[]mesh.Group{{}}}}, &MemberEdit{}, false},
+		{"an edit with a role tag that is a number", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage("7")}}, &MemberEdit{}, false},
+		{"an edit with a long role tag", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage(`"` + long + `"`)}}, &MemberEdit{}, false},
+		{"an edit without a role tag", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage("null")}}, &MemberEdit{}, true},
+		{"settings of what cannot be set", MeshSettings{SelfEditable: map[string]bool{"permission": true}}, &MeshSettings{}, false},
 		{"an invite for nobody", InviteCreate{Token: "t"}, &InviteCreate{}, false},
 		{"an invite", InviteCreate{Token: "t", MaxUses: 1}, &InviteCreate{}, true},
 		{"an invite that nobody signed", InviteCreate{MaxUses: 1, InviteID: "i", Role: "member"}, &InviteCreate{}, false},
@@ -153,6 +181,11 @@ func TestRecordedFramesKeepTheirFields(t *testing.T) {
 		TypeError: func() any { return &Error{} }, TypeSend: func() any { return &Send{} }, TypeAck: func() any { return &Ack{} }, TypePush: func() any { return &Push{} },
 		TypePeersList: func() any { return &PeersList{} }, TypeSetStatus: func() any { return &SetStatus{} }, TypeSetSummary: func() any { return &SetSummary{} },
 		TypeJoinGroup: func() any { return &JoinGroup{} }, TypeLeaveGroup: func() any { return &LeaveGroup{} },
+		TypeSchedule: func() any { return &Schedule{} }, TypeScheduledAck: func() any { return &ScheduledAck{} }, TypeScheduledList: func() any { return &ScheduledList{} },
+		TypeCancelScheduled: func() any { return &CancelScheduled{} }, TypeCancelScheduledAck: func() any { return &CancelScheduledAck{} },
+		TypeWatch: func() any { return &Watch{} }, TypeWatchAck: func() any { return &WatchAck{} }, TypeUnwatch: func() any { return &Unwatch{} },
+		TypeWatchListResult: func() any { return &WatchListResult{} }, TypeCreateWebhook: func() any { return &Webhook{} }, TypeDeleteWebhook: func() any { return &Webhook{} },
+		TypeWebhookAck: func() any { return &WebhookAck{} }, TypeWebhookList: func() any { return &WebhookList{} },
 	}
 	n := 0
 	files, err := filepath.Glob("testdata/*.jsonl")
@@ -221,9 +254,9 @@ func empty(v any) bool {
 
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
-		`{"type":"topic_rotate","topic":"t","generation":1,"keys":[{"memberId":"m","encryptedKey":"","nonce":""}]}`, `{"type":"topic_create","name":"n","key":{}}`,
 		`{"type":"send","targetSpec":"*","priority":"now","nonce":"","ciphertext":""}`, `{"type":"hello","groups":[{"name":"a"}]}`, `{"type":"push","eventData":{}}`, `{"type":"set_state","key":"k","value":{"a":["<"]}}`, `{"type":"remember","content":"c","tags":["t"]}`,
 		`{"type":"share_skill","name":"n","description":"d","instructions":"i","manifest":null}`, `[`, `{"type":1}`,
+		`{"type":"topic_rotate","topic":"t","generation":1,"keys":[{"memberId":"m","encryptedKey":"","nonce":""}]}`, `{"type":"topic_create","name":"n","key":{}}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -235,9 +268,12 @@ func FuzzDecode(f *testing.F) {
 			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{}, &InviteRevoke{}, &Invites{}, &MeshRename{}, &MeshDelete{},
 			&SetState{}, &GetState{}, &DeleteState{}, &ListState{}, &StateResult{}, &StateList{}, &StateChange{}, &Remember{}, &Recall{}, &Forget{}, &MemoryResults{},
 			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},
+			&Kick{}, &Ban{}, &GrantsSet{}, &MemberEdit{}, &APIKeyCreate{}, &APIKeyRevoke{}, &MemberListResult{}, &GrantsResult{}, &KickAck{}, &ListBansResult{},
+			&APIKeyListed{},
 			&TopicCreate{}, &TopicCreated{}, &TopicList{}, &TopicJoin{}, &TopicLeave{}, &TopicRequest{}, &TopicMembers{}, &TopicHistory{}, &TopicHistoryPage{}, &TopicKey{},
 			&TopicSeal{}, &TopicPending{}, &TopicRotate{}, &TopicEvent{},
 			&SetProfile{}, &MessageStatus{}, &MessageStatusResult{}, &MeshSettings{}, &MeshSettingsResult{},
+			&Schedule{}, &ScheduledList{}, &Watch{}, &WatchListResult{}, &Webhook{},
 		} {
 			if Decode(data, v) != nil {
 				continue
