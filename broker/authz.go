@@ -45,6 +45,21 @@ var rules = map[string]rule{
 	wire.TypeLeaveGroup: {own: roleMember},
 
 	wire.TypeInviteCreate: {own: roleOwner, direct: true},
+
+	wire.TypeVaultSet:    {own: roleMember},
+	wire.TypeVaultGet:    {own: roleMember},
+	wire.TypeVaultList:   {own: roleMember},
+	wire.TypeVaultDelete: {own: roleMember},
+
+	// Who may see a file is decided by its target, see fileRecord.
+	wire.TypeGetFile:         {own: roleMember, any: roleMember},
+	wire.TypeListFiles:       {own: roleMember, any: roleMember},
+	wire.TypeFileStatus:      {own: roleMember, any: roleMember},
+	wire.TypeGrantFileAccess: {own: roleMember},
+	wire.TypeDeleteFile:      {own: roleMember, any: roleAdmin},
+	routeUpload:              {own: roleMember, direct: true},
+	routeDownload:            {own: roleMember, any: roleMember, direct: true},
+	routeTicket:              {own: roleMember, any: roleMember, direct: true},
 }
 
 // caller is who makes a request: a connection, or an HTTP request signed by a member. caps nil means no limit.

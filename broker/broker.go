@@ -30,6 +30,7 @@ type Broker struct {
 
 	used *lru.Cache[string, struct{}] // signatures of HTTP requests
 
+	files   *files
 	fan     *fanout
 	settler *settler
 
@@ -87,12 +88,16 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 			return nil, fmt.Errorf("open broker: %w", err)
 		}
 	}
+	if b.files, err = openFiles(ctx, b); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
 	run, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	b.fan = newFanout(b.store, b.clock, b.log, cursor)
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
+	b.workers.Go(func() { b.files.sweepLoop(run) })
 	return b, nil
 }
 
@@ -150,6 +155,7 @@ func (b *Broker) Close(ctx context.Context) error {
 	}
 	b.mu.Unlock()
 	closeAll(open, farewell{websocket.CloseGoingAway, reasonShutdown})
+	b.files.close()
 	done := make(chan struct{})
 	go func() { // ends with the connections, which cut() ends at the latest
 		b.conns.Wait()

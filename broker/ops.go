@@ -23,4 +23,17 @@ var ops = map[string]op{
 
 	// The mesh and its members.
 	wire.TypeInviteCreate: (*conn).inviteCreate,
+
+	// The vault.
+	wire.TypeVaultSet:    (*conn).vaultSet,
+	wire.TypeVaultGet:    (*conn).vaultGet,
+	wire.TypeVaultList:   (*conn).vaultList,
+	wire.TypeVaultDelete: (*conn).vaultDelete,
+
+	// Files.
+	wire.TypeGetFile:         (*conn).getFile,
+	wire.TypeListFiles:       (*conn).listFiles,
+	wire.TypeFileStatus:      (*conn).fileStatus,
+	wire.TypeGrantFileAccess: (*conn).grantFileAccess,
+	wire.TypeDeleteFile:      (*conn).deleteFile,
 }

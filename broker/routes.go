@@ -13,6 +13,9 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { b.health(w) })
 	mux.HandleFunc("POST /join", b.serveJoin)
 	mux.HandleFunc("POST /cli/mesh/create", b.serveCreate)
+	mux.HandleFunc(b.signed(routeUpload, b.upload))
+	mux.HandleFunc(b.signed(routeDownload, b.download))
+	mux.HandleFunc(routeTicket, b.redeem)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusNotFound)

@@ -219,7 +219,10 @@ func FuzzDecode(f *testing.F) {
 		if _, err := Peek(data); err != nil {
 			return
 		}
-		for _, v := range []any{&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{}} {
+		for _, v := range []any{
+			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{},
+			&VaultSet{}, &VaultGet{}, &VaultKey{}, &VaultGetResult{}, &VaultListResult{}, &FileRef{}, &FileURL{}, &ListFiles{}, &FileList{}, &FileStatusResult{}, &GrantFileAccess{}, &FileDeleted{},
+		} {
 			if Decode(data, v) != nil {
 				continue
 			}
