@@ -120,7 +120,10 @@ func (f *files) close() {
 func (f *files) put(ctx context.Context, id string, body io.Reader) (int64, error) {
 	info, err := f.objects.Put(ctx, jetstream.ObjectMeta{Name: id, Opts: &jetstream.ObjectMetaOptions{ChunkSize: fileChunk}}, wholeChunks{body})
 	if err != nil {
-		return 0, fmt.Errorf("store file: %w", err)
+		// The object store has removed its chunks, and may have written the description all the same. What cannot be removed now is removed by the next start.
+		ctx, cancel := f.b.deadline()
+		defer cancel()
+		return 0, errors.Join(fmt.Errorf("store file: %w", err), f.drop(ctx, id))
 	}
 	return int64(info.Size), nil
 }
@@ -128,10 +131,12 @@ func (f *files) put(ctx context.Context, id string, body io.Reader) (int64, erro
 // wholeChunks fills the buffer at every read, because the object store writes a message per read, however short that was.
 type wholeChunks struct{ r io.Reader }
 
-func (w wholeChunks) Read(p []byte) (int, error) {
-	n, err := io.ReadFull(w.r, p)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return n, io.EOF
+// Read is io.ReadFull, but tells the end of r from a body that broke off: for the latter r's own error is io.ErrUnexpectedEOF.
+func (w wholeChunks) Read(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = w.r.Read(p[n:])
+		n += m
 	}
 	return n, err
 }
@@ -219,7 +224,9 @@ func (f *files) expire(ctx context.Context) error {
 	return nil
 }
 
-func (r *fileRecord) expired(now time.Time) bool { return r.Expires != 0 && now.UnixMilli() >= r.Expires }
+func (r *fileRecord) expired(now time.Time) bool {
+	return r.Expires != 0 && now.UnixMilli() >= r.Expires
+}
 
 // clean removes expired files, what belongs to files that are gone, bytes without a record and chunks without an object. It runs before any transfer.
 func (f *files) clean(ctx context.Context) error {

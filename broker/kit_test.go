@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,7 +41,8 @@ type rig struct {
 	mesh       Mesh
 	owner      mesh.Identity
 	lastMember mesh.Identity
-	alive      sync.Mutex // one stop at a time
+	alive      sync.Mutex   // one stop at a time
+	signed     atomic.Int64 // uploads
 }
 
 func newRig(t testing.TB, edit ...func(*Config)) *rig {
