@@ -24,17 +24,19 @@ var mayImport = map[string][]string{
 	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session"},
 	"mcp":                {"bus", "mesh", "mcp/feed"},
 	"mcp/feed":           {"bus", "mesh"},
-	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "mcp", "mcp/feed"},
+	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "mcp", "mcp/feed", "testenv/conformance"},
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},
 	"testenv/bench":      nil,
+	// What a command of the product runs imports no testing package and no room but the protocol's.
+	"testenv/conformance": {"bridge", "wire", "mesh"},
 }
 
 // Packages of others that only some rooms may touch.
 var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
-	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/bench"},
+	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/bench", "testenv/conformance"},
 	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/bench"},
 	"modernc.org/sqlite":             {"daemon/groupcommit"},
 }

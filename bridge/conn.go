@@ -24,12 +24,19 @@ type conn struct {
 
 	sends, calls *pending
 	welcome      chan wire.HelloAck
+	notices      chan notice
 	capabilities []string    // written before the connection becomes the link's current one
 	welcomed     bool        // reader only
 	malformed    int         // reader only
 	broken       atomic.Bool // a push was not stored: nothing more of this connection is handed over
 	mailCtx      context.Context
 	stopMail     context.CancelFunc // frees a reader that waits for room in the mailroom
+}
+
+// notice is a frame for OnFrame.
+type notice struct {
+	kind string
+	data []byte
 }
 
 type outgoing struct {
@@ -51,13 +58,14 @@ func (l *Link) connect(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	c := &conn{link: l, ws: ws, hangUp: func() { _ = ws.Close() }, out: make(chan outgoing, 256), sends: newPending(256), calls: newPending(256), welcome: make(chan wire.HelloAck, 1)}
+	c := &conn{link: l, ws: ws, hangUp: func() { _ = ws.Close() }, out: make(chan outgoing, 256), sends: newPending(256), calls: newPending(256), welcome: make(chan wire.HelloAck, 1), notices: make(chan notice, 64)}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.mailCtx, c.stopMail = context.WithCancel(c.ctx)
 	defer c.stopMail()
 	c.out <- outgoing{data: data}
 
-	reader, writer := make(chan struct{}), make(chan struct{})
+	reader, writer, teller := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() { defer close(teller); c.tell() }()
 	go func() { defer close(reader); c.read() }()
 	go func() { defer close(writer); c.write() }()
 	opened := c.awaitWelcome()
@@ -73,10 +81,23 @@ func (l *Link) connect(ctx context.Context) (time.Duration, error) {
 	c.hangUp()
 	<-writer
 	<-reader
+	<-teller
 	if opened.IsZero() {
 		return 0, context.Cause(c.ctx)
 	}
 	return l.clock.Since(opened), context.Cause(c.ctx)
+}
+
+// tell hands notices over until the connection ends.
+func (c *conn) tell() {
+	for {
+		select {
+		case n := <-c.notices:
+			c.link.cfg.OnFrame(c.ctx, n.kind, n.data)
+		case <-c.ctx.Done():
+			return
+		}
+	}
 }
 
 // farewell bounds the flush of queued frames when a link is stopped.

@@ -37,6 +37,9 @@ type LinkConfig struct {
 	// OnState hears every change of state, in order, from the goroutine of Run. It may use the link, but not for long: until it returns, Run does not
 	// notice the end of the connection.
 	OnState func(State)
+	// OnFrame hears a frame that answers no request and is no mail: a change of shared state, a call to a service. One goroutine per connection calls it, in
+	// the order of arrival; frames that it does not keep up with are dropped and counted. nil: they are only counted.
+	OnFrame func(ctx context.Context, kind string, data []byte)
 	// Dial makes the TCP connection; nil is the system's dialer, with the proxy of the environment.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Backoff is the unit of all pauses; 0 means one second. See Run.
@@ -99,7 +102,7 @@ type counters struct{ unknown, malformed, unmatched, reconnects atomic.Int64 }
 
 // Counts are odd events since the link was made, for diagnosis.
 type Counts struct {
-	Unknown    int64 // frames of a type nobody here knows
+	Unknown    int64 // frames that nobody here waits for, and that OnFrame did not take
 	Malformed  int64 // frames that could not be decoded or validated
 	Unmatched  int64 // acks and errors that belong to no waiting request, for instance late ones
 	Reconnects int64 // connections made after the first

@@ -25,6 +25,7 @@ type arrival struct {
 	from    Source
 	push    *wire.Push
 	receipt *wire.Receipt
+	frame   string
 }
 
 // listener is a Handler that shows what came.
@@ -60,6 +61,10 @@ func (h *listener) push(from Source, p wire.Push) error {
 func (h *listener) Receipt(_ context.Context, r wire.Receipt) error {
 	h.mail <- arrival{receipt: &r}
 	return nil
+}
+
+func (h *listener) Frame(_ context.Context, from Source, kind string, data []byte) {
+	h.mail <- arrival{from: from, frame: kind + " " + string(data)}
 }
 
 func (h *listener) State(from Source, s State) {

@@ -65,9 +65,20 @@ func (c *conn) take(data []byte) error {
 	case head.ReqID != "":
 		c.link.counts.unmatched.Add(1)
 	default:
-		c.link.counts.unknown.Add(1)
+		c.notify(head.Type, data)
 	}
 	return nil
+}
+
+func (c *conn) notify(kind string, data []byte) {
+	if c.link.cfg.OnFrame != nil {
+		select {
+		case c.notices <- notice{kind, data}:
+			return
+		default:
+		}
+	}
+	c.link.counts.unknown.Add(1)
 }
 
 func (c *conn) takeWelcome(data []byte) error {

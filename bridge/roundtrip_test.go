@@ -46,7 +46,9 @@ func (i *inbox) push(p wire.Push) error {
 	}
 	return nil
 }
-func (i *inbox) Receipt(_ context.Context, r wire.Receipt) error { i.receipts <- r; return nil }
+func (i *inbox) Receipt(_ context.Context, r wire.Receipt) error      { i.receipts <- r; return nil }
+func (i *inbox) Frame(context.Context, bridge.Source, string, []byte) {}
+
 func (i *inbox) State(from bridge.Source, s bridge.State) {
 	if from.Session == "" && s.Phase == bridge.Waiting {
 		select {

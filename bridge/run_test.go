@@ -294,6 +294,32 @@ func TestSocket(t *testing.T) {
 			t.Fatalf("%+v", c)
 		}
 	})
+	t.Run("a frame that answers nothing is told, and a teller that does not keep up costs frames, never the link", func(t *testing.T) {
+		b := newScripted(t)
+		told, hold := make(chan string), make(chan struct{})
+		l := run(t, LinkConfig{URL: b.url, OnFrame: func(ctx context.Context, kind string, data []byte) {
+			select {
+			case told <- kind + string(data):
+			case <-ctx.Done():
+			}
+			<-hold
+		}})
+		p := b.open()
+		l.waitOpen()
+		p.writeRaw(`{"type":"state_change","key":"k"}`)
+		if got := <-told; got != `state_change{"type":"state_change","key":"k"}` {
+			t.Fatal(got)
+		}
+		for range 100 {
+			p.writeRaw(`{"type":"news"}`)
+		}
+		p.write(push("1"))
+		p.read(nil)
+		if n := l.Counts().Unknown; n != 100-64 {
+			t.Fatalf("%d frames dropped", n)
+		}
+		close(hold)
+	})
 	t.Run("twenty malformed frames are forgiven, one more is not", func(t *testing.T) {
 		b := newScripted(t)
 		onState, seen := states()

@@ -60,6 +60,15 @@ var rules = map[string]rule{
 	routeUpload:              {own: roleMember, direct: true},
 	routeDownload:            {own: roleMember, any: roleMember, direct: true},
 	routeTicket:              {own: roleMember, any: roleMember, direct: true},
+	wire.TypeMCPRegister:     {own: roleMember},
+	wire.TypeMCPUnregister:   {own: roleMember, any: roleAdmin},
+	wire.TypeMCPList:         {own: roleMember},
+	wire.TypeMCPCall:         {own: roleMember},
+	wire.TypeMCPCallResponse: {own: roleMember},
+	wire.TypeMCPSchema:       {own: roleMember},
+	wire.TypeMCPCatalog:      {own: roleMember},
+	wire.TypeMCPDeploy:       {own: roleMember},
+	wire.TypeMCPUndeploy:     {own: roleMember},
 }
 
 // caller is who makes a request: a connection, or an HTTP request signed by a member. caps nil means no limit.

@@ -39,6 +39,7 @@ type Broker struct {
 	meshes   map[string]*meshState
 	sockets  map[*conn]struct{}
 	greeting int // sockets that have not said hello
+	calls    map[string]*serviceCall
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
 	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
@@ -65,7 +66,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{},
+		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, calls: map[string]*serviceCall{},
 		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
 	}
 	var err error

@@ -43,6 +43,7 @@ type Limits struct {
 	FilesPerMesh      int           // 10,000
 	EphemeralFiles    time.Duration // 24 h: life of a file that is not to persist
 	Uploads           int           // 4 at one time; one more waits a moment and is refused then
+	ServicesPerMesh   int           // 64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -63,6 +64,7 @@ func (l Limits) withDefaults() Limits {
 	l.FilesPerMesh = cmp.Or(l.FilesPerMesh, 10_000)
 	l.EphemeralFiles = cmp.Or(l.EphemeralFiles, 24*time.Hour)
 	l.Uploads = cmp.Or(l.Uploads, 4)
+	l.ServicesPerMesh = cmp.Or(l.ServicesPerMesh, 64)
 	return l
 }
 

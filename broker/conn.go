@@ -201,6 +201,16 @@ func (c *conn) push(f frame) bool {
 	}
 }
 
+// offer is push without waiting: false when the client does not keep up, or the connection ended.
+func (c *conn) offer(f frame) bool {
+	select {
+	case c.out <- f:
+		return true
+	default:
+		return false
+	}
+}
+
 // reply encodes and queues an answer.
 func (c *conn) reply(v any) {
 	data, err := wire.Encode(v)

@@ -75,6 +75,7 @@ func (b *Broker) depart(c *conn) {
 	}
 	closing := b.closed
 	b.mu.Unlock()
+	b.withdraw(c)
 	if !was {
 		return
 	}

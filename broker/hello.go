@@ -158,7 +158,10 @@ func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast},
 	}
 	if !c.isSession {
-		ack.Services = &[]wire.Service{}
+		c.b.mu.RLock()
+		services := c.mesh.running()
+		c.b.mu.RUnlock()
+		ack.Services = &services
 		if saved.LastSeen != 0 {
 			ack.Restored, ack.LastSummary, ack.RestoredStats = true, saved.Summary, &saved.Stats
 			ack.LastSeenAt = wire.Timestamp(time.UnixMilli(saved.LastSeen))

@@ -17,6 +17,7 @@ type meshState struct {
 	sessions map[string]*session           // by public key
 	conns    map[*conn]struct{}            // registered connections
 	readers  map[string]map[*conn]struct{} // registered connections by mailbox key
+	services map[string]*service           // by name
 }
 
 // member is a member and what outlives its connections.
@@ -36,7 +37,7 @@ type session struct {
 const sessionGroupsFor = mesh.MaxAttestationTTL
 
 func newMeshState(rec meshRecord) *meshState {
-	return &meshState{rec: rec, members: map[string]*member{}, sessions: map[string]*session{}, conns: map[*conn]struct{}{}, readers: map[string]map[*conn]struct{}{}}
+	return &meshState{rec: rec, members: map[string]*member{}, sessions: map[string]*session{}, conns: map[*conn]struct{}{}, readers: map[string]map[*conn]struct{}{}, services: map[string]*service{}}
 }
 
 // load takes one entry of the bucket. Entries of members that are gone are passed over.

@@ -36,4 +36,14 @@ var ops = map[string]op{
 	wire.TypeFileStatus:      (*conn).fileStatus,
 	wire.TypeGrantFileAccess: (*conn).grantFileAccess,
 	wire.TypeDeleteFile:      (*conn).deleteFile,
+	// Services.
+	wire.TypeMCPRegister:     (*conn).mcpRegister,
+	wire.TypeMCPUnregister:   (*conn).mcpUnregister,
+	wire.TypeMCPList:         (*conn).mcpList,
+	wire.TypeMCPCall:         (*conn).mcpCall,
+	wire.TypeMCPCallResponse: (*conn).mcpCallResponse,
+	wire.TypeMCPSchema:       (*conn).mcpSchema,
+	wire.TypeMCPCatalog:      (*conn).mcpCatalog,
+	wire.TypeMCPDeploy:       (*conn).mcpDeploy,
+	wire.TypeMCPUndeploy:     (*conn).mcpUndeploy,
 }

@@ -203,7 +203,7 @@ func (p *player) say(l line) {
 	case l.Raw != nil:
 		c.write([]byte(*l.Raw))
 	default:
-		c.write([]byte(l.Frame))
+		c.write(p.translate(l.Frame))
 		if h, _ := wire.Peek(l.Frame); strings.HasPrefix(h.Type, "set_") || strings.HasSuffix(h.Type, "_group") {
 			c.settle() // the recording waited a moment instead
 		}
@@ -222,17 +222,50 @@ func (p *player) hear(where string, l line) {
 	if err := json.Unmarshal(data, &got); err != nil {
 		p.t.Fatal(err)
 	}
-	if theirs, ok := want["messageId"].(string); ok && theirs != "" {
-		ours, _ := got["messageId"].(string)
-		if known, ok := p.ids[theirs]; ok && known != ours && want["subtype"] == nil {
-			p.t.Errorf("%s: message id %s was %s before", where, ours, known)
-		}
-		p.ids[theirs] = ours
-		want["messageId"] = ours
-	}
+	p.learn(where, want, got)
 	if diff := compare("", want, got); diff != "" {
 		p.t.Errorf("%s: %s\ngot      %s\nrecorded %s", where, diff, data, l.Frame)
 	}
+}
+
+// minted are the fields whose values the broker makes up. A recorded one is known from then on as ours, in what is compared and in what is sent.
+var minted = map[string]bool{
+	"messageId": true, "id": true, "callId": true, "fileId": true, "memoryId": true, "scheduledId": true, "watchId": true, "secret": true, "prefix": true,
+}
+
+// learn replaces the minted values of want by those of got, wherever they stand, and remembers them.
+func (p *player) learn(where string, want, got any) {
+	switch w := want.(type) {
+	case map[string]any:
+		g, _ := got.(map[string]any)
+		for k, v := range w {
+			theirs, isText := v.(string)
+			ours, alsoText := g[k].(string)
+			if !isText || !alsoText || !minted[k] || theirs == "" || ours == "" || theirs == ours {
+				p.learn(where, v, g[k])
+				continue
+			}
+			if known, ok := p.ids[theirs]; ok && known != ours && w["subtype"] == nil {
+				p.t.Errorf("%s: %s %s was %s before", where, k, ours, known)
+			}
+			p.ids[theirs] = ours
+			w[k] = ours
+		}
+	case []any:
+		g, _ := got.([]any)
+		for i := range min(len(w), len(g)) {
+			p.learn(where, w[i], g[i])
+		}
+	}
+}
+
+// translate puts our ids in the place of the recorded ones.
+func (p *player) translate(frame []byte) []byte {
+	text := string(frame)
+	for theirs, ours := range p.ids {
+		text = strings.ReplaceAll(text, `"`+theirs+`"`, `"`+ours+`"`)
+	}
+	return []byte(text)
 }
 
 func (p *player) http(where string, l line) {

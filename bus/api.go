@@ -2,6 +2,7 @@ package bus
 
 import (
 	"encoding/json"
+	"time"
 
 	"claudemesh/mesh"
 )
@@ -382,4 +383,34 @@ type Peer struct {
 	Mesh          string       `json:"mesh"`
 	IsSelf        bool         `json:"isSelf"`        // of the caller's own member
 	IsThisSession bool         `json:"isThisSession"` // the calling session itself
+}
+
+// ServiceLease is how long an offer of a service lasts without being repeated.
+const ServiceLease = 30 * time.Second
+
+// ServiceOffer is the request of call.mcp_register: an MCP server that the caller runs is offered to the mesh. It must be repeated within ServiceLease, and
+// ends with call.mcp_unregister. Calls are published as ServiceCall on Deliver, a subject in the caller's own inbox, and answered by call.mcp_call_response.
+type ServiceOffer struct {
+	ServerName  string          `json:"serverName"`
+	Description string          `json:"description"`
+	Tools       json.RawMessage `json:"tools"` // as tools/list of MCP has them: name, description, inputSchema
+	Persistent  bool            `json:"persistent,omitempty"`
+	Deliver     string          `json:"deliver"`
+}
+
+// ServiceCall is one call of a tool.
+type ServiceCall struct {
+	CallID     string          `json:"callId"`
+	ServerName string          `json:"serverName"`
+	ToolName   string          `json:"toolName"`
+	Args       json.RawMessage `json:"args"`
+	CallerName string          `json:"callerName"`
+	CallerKey  string          `json:"callerKey,omitempty"` // member key, 64 hex; empty from a reference broker
+}
+
+// ServiceAnswer is the request of call.mcp_call_response.
+type ServiceAnswer struct {
+	CallID string          `json:"callId"`
+	Result json.RawMessage `json:"result,omitempty"`
+	Error  string          `json:"error,omitempty"`
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func brokerVerb() verb {
-	return verb{name: "broker", short: "a broker of your own", subs: []verb{brokerServeVerb()}}
+	return verb{name: "broker", short: "a broker of your own", subs: []verb{brokerServeVerb(), brokerCheckVerb()}}
 }
 
 func brokerServeVerb() verb {

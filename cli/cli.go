@@ -84,6 +84,7 @@ func (a *app) root() *urfave.Command {
 		subs: []verb{
 			createVerb(), joinVerb(), shareVerb(), listVerb(),
 			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
+			serviceVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{

@@ -22,6 +22,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"claudemesh": func() { os.Exit(Main(os.Args)) },
+		"mcpcalc":    mcpCalc,
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"claudemesh/bus"
 	"claudemesh/daemon/outbox"
+	"claudemesh/mcp"
 	"claudemesh/mcp/feed"
 	"claudemesh/mesh"
 )
@@ -37,6 +38,9 @@ type failure struct {
 	Data    map[string]any
 	Exit    int
 }
+
+// Error is the message: a verb that knows what its failure means returns a failure of its own making.
+func (f *failure) Error() string { return f.Message }
 
 // MarshalJSON makes one flat object: the fixed keys first, then those of Data, of which none replaces a fixed one.
 func (f *failure) MarshalJSON() ([]byte, error) {
@@ -67,6 +71,10 @@ func (f *failure) MarshalJSON() ([]byte, error) {
 
 // explain turns an error into what the user sees. It is the only place that knows exit codes.
 func explain(err error) *failure {
+	var own *failure
+	if errors.As(err, &own) {
+		return own
+	}
 	f := &failure{Code: "internal", Message: err.Error(), Exit: exitInternal}
 	var (
 		usage   *usageError
@@ -127,6 +135,8 @@ func explain(err error) *failure {
 		f.Code, f.Hint = "no_daemon", "start it with: claudemesh daemon up"
 	case errors.Is(err, bus.ErrInterrupted):
 		f.Code, f.Hint = "interrupted", "it is not known whether the request was carried out"
+	case errors.Is(err, mcp.ErrServerEnded):
+		f.Code, f.Hint = "server_ended", "what it wrote to stderr is above"
 	case errors.Is(err, errCancelled), errors.Is(err, context.Canceled):
 		f.Code, f.Message, f.Exit = "cancelled", "cancelled", exitFailed
 	case errors.Is(err, context.DeadlineExceeded):

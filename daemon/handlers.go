@@ -154,8 +154,15 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 			}
 		}
 	}
-	if c.Op == wire.TypeListPeers {
+	switch c.Op {
+	case wire.TypeListPeers:
 		return m.peers(ctx, key)
+	case wire.TypeMCPRegister:
+		return m.offers.register(ctx, c)
+	case wire.TypeMCPUnregister:
+		return m.offers.unregister(ctx, c)
+	case wire.TypeMCPCallResponse:
+		return m.offers.answer(ctx, c)
 	}
 	reply, err := m.call(ctx, link, c.Op, c.Data)
 	if err != nil {

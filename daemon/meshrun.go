@@ -25,6 +25,7 @@ type meshRun struct {
 	roster *roster
 	wake   chan struct{} // capacity 1: something may be due
 	late   surfacedQueue // surfaced reports that wait for the link
+	offers *services
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -46,7 +47,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 		return fmt.Errorf("slug %q cannot be a subject token", j.Slug)
 	}
 	m := &meshRun{d: d, joined: j, member: member, wake: make(chan struct{}, 1), rng: newRand(d.opt.Rand)}
-	m.roster = newRoster(m)
+	m.roster, m.offers = newRoster(m), newServices(m)
 	m.ctx, m.cancel = context.WithCancel(d.ctx)
 	host, _ := os.Hostname()
 	cwd, _ := os.Getwd()
@@ -74,6 +75,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 	})
 	m.tasks.Go(m.drain)
 	m.tasks.Go(m.roster.run)
+	m.tasks.Go(m.offers.run)
 	return nil
 }
 
@@ -146,6 +148,7 @@ func (m *meshRun) State(src bridge.Source, s bridge.State) {
 		m.roster.refresh()
 		m.late.flush(m)
 	}
+	m.tasks.Go(func() { m.offers.reopened(src.Session) })
 	// Rows whose backoff runs are worth a try at once: the reason for the last failure may have gone with the old connection.
 	if err := m.d.outbox.WakeAll(m.ctx, m.joined.Slug); err != nil && m.ctx.Err() == nil {
 		m.d.opt.Log.Error("outbox_wake_failed", "mesh", m.joined.Slug, "error", err)
@@ -186,7 +189,11 @@ func (m *meshRun) status(ctx context.Context) bus.MeshStatus {
 
 // call carries one broker operation. Errors: 503 mesh_down, 504 broker_timeout, 502 with the broker's own code.
 func (m *meshRun) call(ctx context.Context, link *bridge.Link, op string, fields []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	limit := callTimeout
+	if op == wire.TypeMCPCall {
+		limit = callWaits + callOverhead
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	reply, err := link.Call(ctx, op, fields)
 	var refused *bridge.BrokerError
@@ -200,7 +207,7 @@ func (m *meshRun) call(ctx context.Context, link *bridge.Link, op string, fields
 	case errors.Is(err, bridge.ErrNotOpen), errors.Is(err, bridge.ErrLost):
 		return nil, m.down()
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, &bus.APIError{Code: 504, Reason: "broker_timeout", Detail: fmt.Sprintf("the broker of mesh %s did not answer %s within %s", m.joined.Slug, op, callTimeout)}
+		return nil, &bus.APIError{Code: 504, Reason: "broker_timeout", Detail: fmt.Sprintf("the broker of mesh %s did not answer %s within %s", m.joined.Slug, op, limit)}
 	default:
 		return nil, fmt.Errorf("call %s: %w", op, err)
 	}

@@ -149,6 +149,8 @@ func (s *stranger) Receipt(_ context.Context, r wire.Receipt) error {
 	return nil
 }
 
+func (s *stranger) Frame(context.Context, bridge.Source, string, []byte) {}
+
 func (s *stranger) State(src bridge.Source, st bridge.State) {
 	if st.Phase == bridge.Open && src.Session == "" {
 		close(s.open)

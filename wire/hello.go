@@ -139,14 +139,6 @@ type Stats struct {
 	Errors      int64 `json:"errors"`
 }
 
-// Service is one running service of the mesh, as listed at hello.
-type Service struct {
-	Name        string `json:"name"`
-	Description string `json:"description"`
-	Status      string `json:"status"`
-	DeployedBy  string `json:"deployed_by"`
-}
-
 func required(field, s string) error {
 	if s == "" {
 		return fmt.Errorf("%w: %s missing", ErrInvalid, field)
