@@ -46,6 +46,7 @@ func (i *inbox) push(p wire.Push) error {
 	}
 	return nil
 }
+
 func (i *inbox) Receipt(_ context.Context, r wire.Receipt) error      { i.receipts <- r; return nil }
 func (i *inbox) Frame(context.Context, bridge.Source, string, []byte) {}
 

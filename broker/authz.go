@@ -60,6 +60,7 @@ var rules = map[string]rule{
 	routeUpload:              {own: roleMember, direct: true},
 	routeDownload:            {own: roleMember, any: roleMember, direct: true},
 	routeTicket:              {own: roleMember, any: roleMember, direct: true},
+
 	wire.TypeMCPRegister:     {own: roleMember},
 	wire.TypeMCPUnregister:   {own: roleMember, any: roleAdmin},
 	wire.TypeMCPList:         {own: roleMember},
