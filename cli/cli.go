@@ -83,7 +83,7 @@ func (a *app) root() *urfave.Command {
 		name: "claudemesh", short: "messages between AI coding sessions: durable, encrypted, truthfully reported",
 		subs: []verb{
 			createVerb(), joinVerb(), shareVerb(), listVerb(),
-			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
+			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(), fileVerb(), vaultVerb(),
 			serviceVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), versionVerb(), helpVerb(),
 		},
