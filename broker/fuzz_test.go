@@ -19,6 +19,9 @@ func FuzzDispatch(f *testing.F) {
 		`{"type":"send","id":"1","client_message_id":"x","targetSpec":"#","priority":"next"}`,
 		`{"type":"client_ack","brokerMessageId":"r1"}`, `{"type":"client_ack","clientMessageId":"x","state":"surfaced"}`,
 		`{"type":"join_group","name":"\u0000"}`, `{"type":"set_stats","stats":{"messagesIn":1e99}}`, `{"type":"invite_create","invite_token":"AAAA","max_uses":1}`,
+		`{"type":"vault_set","key":"k","ciphertext":"c","nonce":"n","sealed_key":"s","entry_type":"env"}`, `{"type":"vault_get","keys":["k",""]}`, `{"type":"vault_delete","key":"*"}`,
+		`{"type":"get_file","fileId":">"}`, `{"type":"list_files","query":"\u0000","from":"*"}`, `{"type":"grant_file_access","fileId":"x","peerPubkey":"*","sealedKey":""}`,
+		`{"type":"delete_file","fileId":"00000000000000000000000000000000"}`, `{"type":"file_status","fileId":7}`,
 		`{"type":"list_peers","_reqId":{}}`, `{"type":"hello","groups":[{}]}`, `{"type":"session_hello","parentAttestation":null,"timestamp":-1}`, `{`, ``, "\xff\xfe", `[]`, `{"type":"send"`,
 	} {
 		f.Add([]byte(s), true)
