@@ -16,7 +16,8 @@ var mayImport = map[string][]string{
 	"wire":               {"mesh"},
 	"bus":                {"mesh"},
 	"bridge":             {"bus", "wire", "mesh"},
-	"broker":             {"bus", "wire", "mesh"}, // bus for the server type of its embedded store
+	"broker":             {"bus", "wire", "mesh", "broker/fts"}, // bus for the server type of its embedded store
+	"broker/fts":         {},
 	"daemon/groupcommit": {},
 	"daemon/outbox":      {"daemon/groupcommit", "mesh"},
 	"daemon/inbox":       {"daemon/groupcommit", "mesh"},
@@ -38,7 +39,7 @@ var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
 	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/bench", "testenv/conformance"},
 	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/bench"},
-	"modernc.org/sqlite":             {"daemon/groupcommit"},
+	"modernc.org/sqlite":             {"daemon/groupcommit", "broker/fts"},
 }
 
 func TestRoomsImportOnlyWhatTheirRowAllows(t *testing.T) {

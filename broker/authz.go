@@ -44,6 +44,19 @@ var rules = map[string]rule{
 	wire.TypeJoinGroup:  {own: roleMember},
 	wire.TypeLeaveGroup: {own: roleMember},
 
+	wire.TypeSetState:    {own: roleMember},
+	wire.TypeGetState:    {own: roleMember},
+	wire.TypeListState:   {own: roleMember},
+	wire.TypeDeleteState: {own: roleMember},
+	wire.TypeRemember:    {own: roleMember},
+	wire.TypeRecall:      {own: roleMember},
+	wire.TypeForget:      {own: roleMember, any: roleAdmin},
+	wire.TypeShareSkill:  {own: roleMember, any: roleAdmin},
+	wire.TypeGetSkill:    {own: roleMember},
+	wire.TypeListSkills:  {own: roleMember},
+	wire.TypeRemoveSkill: {own: roleMember, any: roleAdmin},
+
+	wire.TypeMeshInfo:     {own: roleMember},
 	wire.TypeInviteCreate: {own: roleOwner, direct: true},
 
 	wire.TypeVaultSet:    {own: roleMember},

@@ -30,9 +30,12 @@ type Broker struct {
 
 	used *lru.Cache[string, struct{}] // signatures of HTTP requests
 
-	files   *files
-	fan     *fanout
-	settler *settler
+	files    *files
+	fan      *fanout
+	settler  *settler
+	view     *searchView
+	memories *index
+	shelves  shelves
 
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
@@ -92,6 +95,13 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.files, err = openFiles(ctx, b); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
+	b.shelves.of = map[string]*shelf{}
+	if b.view, err = openSearch(cfg.Dir, b.log); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if b.memories, err = newIndex(ctx, b.view, b.log, b.store.dataS, dataPrefix+recordKey(familyMemory, "*", "*"), memoryDocs); err != nil {
+		return nil, errors.Join(fmt.Errorf("open broker: %w", err), b.view.Close())
+	}
 	run, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	b.fan = newFanout(b.store, b.clock, b.log, cursor)
@@ -99,6 +109,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
 	b.workers.Go(func() { b.files.sweepLoop(run) })
+	b.workers.Go(func() { b.memories.catchUp(run) })
 	return b, nil
 }
 
@@ -177,6 +188,9 @@ func (b *Broker) Close(ctx context.Context) error {
 	b.workers.Wait()
 	if saveErr := b.fan.save(context.WithoutCancel(ctx)); saveErr != nil {
 		err = errors.Join(err, fmt.Errorf("close broker: %w", saveErr))
+	}
+	if viewErr := b.view.Close(); viewErr != nil {
+		err = errors.Join(err, fmt.Errorf("close broker: %w", viewErr))
 	}
 	return err
 }

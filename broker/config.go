@@ -20,6 +20,8 @@ type Config struct {
 	Version   string          // shown by GET /health
 	PublicURL string          // the ws or wss URL under which clients reach this broker; returned with created meshes
 	Limits    Limits
+	// Dir is an existing directory for what can be made again, the search view. Empty: it is kept in memory and made at every start.
+	Dir string
 	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
 	AdminTokenHash [32]byte
 }
@@ -43,6 +45,9 @@ type Limits struct {
 	FilesPerMesh      int           // 10,000
 	EphemeralFiles    time.Duration // 24 h: life of a file that is not to persist
 	Uploads           int           // 4 at one time; one more waits a moment and is refused then
+	StateKeys         int           // 1000 keys of shared state per mesh
+	MemoriesPerMesh   int           // 10,000
+	SkillsPerMesh     int           // 1000
 	ServicesPerMesh   int           // 64
 }
 
@@ -64,6 +69,9 @@ func (l Limits) withDefaults() Limits {
 	l.FilesPerMesh = cmp.Or(l.FilesPerMesh, 10_000)
 	l.EphemeralFiles = cmp.Or(l.EphemeralFiles, 24*time.Hour)
 	l.Uploads = cmp.Or(l.Uploads, 4)
+	l.StateKeys = cmp.Or(l.StateKeys, 1000)
+	l.MemoriesPerMesh = cmp.Or(l.MemoriesPerMesh, 10_000)
+	l.SkillsPerMesh = cmp.Or(l.SkillsPerMesh, 1000)
 	l.ServicesPerMesh = cmp.Or(l.ServicesPerMesh, 64)
 	return l
 }

@@ -44,6 +44,7 @@ type conn struct {
 	ownMulticast bool
 	caps         []string // what the session was limited to; nil: nothing
 	receipts     bool
+	changes      bool // it wants frames like skill_change
 	since        time.Time
 	place        place
 	pump         *pump

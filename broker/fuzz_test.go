@@ -22,6 +22,10 @@ func FuzzDispatch(f *testing.F) {
 		`{"type":"vault_set","key":"k","ciphertext":"c","nonce":"n","sealed_key":"s","entry_type":"env"}`, `{"type":"vault_get","keys":["k",""]}`, `{"type":"vault_delete","key":"*"}`,
 		`{"type":"get_file","fileId":">"}`, `{"type":"list_files","query":"\u0000","from":"*"}`, `{"type":"grant_file_access","fileId":"x","peerPubkey":"*","sealedKey":""}`,
 		`{"type":"delete_file","fileId":"00000000000000000000000000000000"}`, `{"type":"file_status","fileId":7}`,
+		`{"type":"set_state","key":"\u0000.*>","value":{"a":[]}}`, `{"type":"get_state","key":"."}`, `{"type":"list_state","paged":true,"after":"x"}`, `{"type":"delete_state","key":"k"}`,
+		`{"type":"remember","content":"\ud800","tags":["t"]}`, `{"type":"recall","query":"\"(NEAR OR *"}`, `{"type":"forget","memoryId":">"}`,
+		`{"type":"share_skill","name":"n","description":"d","instructions":"i","manifest":[1e400]}`, `{"type":"get_skill","name":"n"}`, `{"type":"list_skills","query":"%"}`,
+		`{"type":"remove_skill","name":"n"}`, `{"type":"mesh_info"}`,
 		`{"type":"list_peers","_reqId":{}}`, `{"type":"hello","groups":[{}]}`, `{"type":"session_hello","parentAttestation":null,"timestamp":-1}`, `{`, ``, "\xff\xfe", `[]`, `{"type":"send"`,
 	} {
 		f.Add([]byte(s), true)

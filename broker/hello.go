@@ -103,6 +103,8 @@ func (c *conn) capabilities(cs []string) {
 			c.receipts = !c.isSession // receipts are the member's mail
 		case wire.CapOwnMulticast:
 			c.ownMulticast = true
+		case wire.CapChanges:
+			c.changes = true
 		}
 	}
 }
@@ -155,7 +157,7 @@ func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
 		MemberProfile: wire.MemberProfile{Groups: []mesh.Group{}, MessageMode: "push"},
 		MeshPolicy:    &wire.MeshPolicy{SelfEditable: map[string]bool{"displayName": true, "roleTag": true, "groups": true, "messageMode": true}},
-		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast},
+		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapChanges},
 	}
 	if !c.isSession {
 		c.b.mu.RLock()

@@ -18,6 +18,12 @@ const (
 	filesBucket  = "CM_FILES"
 	filesStream  = "OBJ_" + filesBucket
 
+	// A bucket is a stream, and its keys are subjects.
+	dataStream = "KV_" + dataBucket
+	dataPrefix = "$KV." + dataBucket + "."
+	// kvOperation is the header of an entry that says that its key was deleted.
+	kvOperation = "KV-Operation"
+
 	livePrefix = "live."
 )
 

@@ -21,7 +21,21 @@ var ops = map[string]op{
 	wire.TypeJoinGroup:  (*conn).joinGroup,
 	wire.TypeLeaveGroup: (*conn).leaveGroup,
 
+	// What members keep for one another.
+	wire.TypeSetState:    (*conn).setState,
+	wire.TypeGetState:    (*conn).getState,
+	wire.TypeListState:   (*conn).listState,
+	wire.TypeDeleteState: (*conn).deleteState,
+	wire.TypeRemember:    (*conn).remember,
+	wire.TypeRecall:      (*conn).recall,
+	wire.TypeForget:      (*conn).forget,
+	wire.TypeShareSkill:  (*conn).shareSkill,
+	wire.TypeGetSkill:    (*conn).getSkill,
+	wire.TypeListSkills:  (*conn).listSkills,
+	wire.TypeRemoveSkill: (*conn).removeSkill,
+
 	// The mesh and its members.
+	wire.TypeMeshInfo:     (*conn).meshInfo,
 	wire.TypeInviteCreate: (*conn).inviteCreate,
 
 	// The vault.

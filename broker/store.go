@@ -22,6 +22,7 @@ type store struct {
 	rcpt   jetstream.Stream
 	meta   jetstream.KeyValue
 	data   jetstream.KeyValue
+	dataS  jetstream.Stream // the stream of data
 	bodies *bodyCache
 	depth  *depths
 }
@@ -45,6 +46,9 @@ func openStore(ctx context.Context, nc *nats.Conn, l Limits) (*store, error) {
 		return nil, fmt.Errorf("open bucket %s: %w", metaBucket, err)
 	}
 	if s.data, err = js.CreateOrUpdateKeyValue(ctx, dataConfig(l)); err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", dataBucket, err)
+	}
+	if s.dataS, err = js.Stream(ctx, dataStream); err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", dataBucket, err)
 	}
 	s.depth = &depths{of: map[string]int{}}

@@ -414,3 +414,24 @@ type ServiceAnswer struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	Error  string          `json:"error,omitempty"`
 }
+
+// StateChange is published on mesh.<slug>.event.state_change: somebody wrote or deleted a key of the shared state. Value is absent when it was deleted, and
+// when it is over 64 KiB; ValueBytes is its size.
+type StateChange struct {
+	Mesh       string          `json:"mesh"`
+	Key        string          `json:"key"`
+	Value      json.RawMessage `json:"value,omitempty"`
+	ValueBytes int             `json:"value_bytes"`
+	UpdatedBy  string          `json:"updated_by"`
+	Deleted    bool            `json:"deleted,omitempty"`
+	At         int64           `json:"at"`
+}
+
+// SkillChange is published on mesh.<slug>.event.skill_change: somebody shared or removed a skill. Action is shared or removed.
+type SkillChange struct {
+	Mesh   string `json:"mesh"`
+	Name   string `json:"name"`
+	Action string `json:"action"`
+	By     string `json:"by"`
+	At     int64  `json:"at"`
+}

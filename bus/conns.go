@@ -40,6 +40,11 @@ func (s *Server) ownConn(role Role, acc *natsserver.Account) (*nats.Conn, error)
 	s.grants.addOwn(HashToken(token), role, acc, perms)
 	nc, err := nats.Connect("", nats.InProcessServer(s.ns), nats.Token(token), nats.Name(string(role)),
 		nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0), nats.CustomInboxPrefix("_INBOX."+string(role)),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				s.log.Warnf("own connection %s was cut, and comes back: %v", role, err)
+			}
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { s.log.Warnf("own connection %s: %v", role, err) }))
 	if err != nil {
 		s.grants.Revoke(HashToken(token))

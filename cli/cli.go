@@ -82,9 +82,9 @@ func (a *app) root() *urfave.Command {
 	root := a.command(verb{
 		name: "claudemesh", short: "messages between AI coding sessions: durable, encrypted, truthfully reported",
 		subs: []verb{
-			createVerb(), joinVerb(), shareVerb(), listVerb(),
-			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(), fileVerb(), vaultVerb(),
-			serviceVerb(),
+			createVerb(), joinVerb(), shareVerb(), listVerb(), infoVerb(),
+			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
+			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{

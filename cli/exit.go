@@ -173,6 +173,10 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Exit = exitPermission
 	case f.Data["broker_code"] == "not_found":
 		f.Exit = exitNotFound
+	case f.Data["broker_code"] == "invalid":
+		f.Exit = exitUsage
+	case f.Data["broker_code"] == "limit":
+		f.Exit = exitConflict
 	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
 		f.Exit = exitUsage
 	case e.Code == 401 || e.Code == 403:

@@ -85,7 +85,7 @@ func (d *Daemon) startBroker(ctx context.Context, addr string, l net.Listener) e
 		return fmt.Errorf("connect to broker store: %w", err)
 	}
 	h := &brokerHost{addr: addr, url: "ws://" + addr + "/ws", pipe: broker.NewPipeListener()}
-	h.broker, err = broker.Open(ctx, broker.Config{NC: nc, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("room", "broker"), Version: d.opt.Version, PublicURL: h.url})
+	h.broker, err = broker.Open(ctx, broker.Config{NC: nc, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("room", "broker"), Version: d.opt.Version, PublicURL: h.url, Dir: d.opt.Dir})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}
@@ -235,7 +235,7 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("connect to store: %w", err)
 	}
-	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, AdminTokenHash: bus.HashToken(strings.TrimSpace(token))})
+	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Dir: o.DataDir, AdminTokenHash: bus.HashToken(strings.TrimSpace(token))})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}

@@ -12,6 +12,8 @@ func (m *meshRun) Frame(ctx context.Context, from bridge.Source, kind string, da
 	switch kind {
 	case wire.TypeMCPCallForward:
 		m.offers.forwarded(ctx, from, data)
+	case wire.TypeStateChange, wire.TypeSkillChange:
+		m.heard(from, kind, data)
 	default:
 		m.d.opt.Log.Debug("frame_passed_over", "mesh", m.joined.Slug, "kind", kind)
 	}

@@ -27,7 +27,7 @@ import (
 // Sizes of request bodies. A send carries at most mesh.MaxBody of text, which JSON may blow up sixfold, and 64 KiB of metadata.
 const (
 	maxSendRequest  = 512 << 10
-	maxCallRequest  = 256 << 10
+	maxCallRequest  = 640 << 10 // a shared skill, whose text JSON may make twice as long
 	maxSmallRequest = 64 << 10
 )
 
@@ -180,6 +180,7 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.made(c.Op, c.Data, reply)
 	return json.RawMessage(reply), nil
 }
 

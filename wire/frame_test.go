@@ -212,7 +212,10 @@ func empty(v any) bool {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, s := range []string{`{"type":"send","targetSpec":"*","priority":"now","nonce":"","ciphertext":""}`, `{"type":"hello","groups":[{"name":"a"}]}`, `{"type":"push","eventData":{}}`, `[`, `{"type":1}`} {
+	for _, s := range []string{
+		`{"type":"send","targetSpec":"*","priority":"now","nonce":"","ciphertext":""}`, `{"type":"hello","groups":[{"name":"a"}]}`, `{"type":"push","eventData":{}}`, `{"type":"set_state","key":"k","value":{"a":["<"]}}`, `{"type":"remember","content":"c","tags":["t"]}`,
+		`{"type":"share_skill","name":"n","description":"d","instructions":"i","manifest":null}`, `[`, `{"type":1}`,
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -222,6 +225,8 @@ func FuzzDecode(f *testing.F) {
 		for _, v := range []any{
 			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{},
 			&VaultSet{}, &VaultGet{}, &VaultKey{}, &VaultGetResult{}, &VaultListResult{}, &FileRef{}, &FileURL{}, &ListFiles{}, &FileList{}, &FileStatusResult{}, &GrantFileAccess{}, &FileDeleted{},
+			&SetState{}, &GetState{}, &DeleteState{}, &ListState{}, &StateResult{}, &StateList{}, &StateChange{}, &Remember{}, &Recall{}, &Forget{}, &MemoryResults{},
+			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},
 		} {
 			if Decode(data, v) != nil {
 				continue

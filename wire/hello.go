@@ -15,6 +15,8 @@ const (
 	CapReceipts = "receipts"
 	// CapOwnMulticast: the client wants multicasts of its own member too, because it serves several sessions; it drops the echo of the sending session.
 	CapOwnMulticast = "own_multicast"
+	// CapChanges: the client wants frames of ours that tell of changes which the reference tells nobody, such as skill_change.
+	CapChanges = "changes"
 )
 
 // ProtocolVersion is the highest protocol version spoken here.

@@ -60,7 +60,7 @@ type Ack struct {
 	ReqID     string `json:"_reqId,omitempty"`
 	// Duplicate: the same id and the same request were accepted before; MessageID is the first one. Ours; absent from a reference broker.
 	Duplicate bool `json:"duplicate,omitempty"`
-	// Code is a machine name for Error (AckPayloadTooLarge, …). Ours.
+	// Code is a machine name for Error (AckPayloadTooLarge, …); without Error it qualifies the success of a forget (CodeNotFound). Ours.
 	Code string `json:"code,omitempty"`
 }
 
