@@ -43,7 +43,7 @@ func (b *Broker) file(ctx context.Context, meshID, id string) (*fileRecord, erro
 	if !validID(id) {
 		return nil, errNoRecord
 	}
-	r, err := getRecord[fileRecord](ctx, b.store, recordKey(fileFamily, meshID, id))
+	r, err := getRecord[fileRecord](ctx, b.store, recordKey(familyFile, meshID, id))
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (b *Broker) sealedKey(ctx context.Context, v fileViewer, id string) (string
 		if key == "" {
 			continue
 		}
-		r, err := getRecord[fileKeyRecord](ctx, b.store, recordKey(fileKeyFamily, v.mesh.rec.ID, id, key))
+		r, err := getRecord[fileKeyRecord](ctx, b.store, recordKey(familyFileKey, v.mesh.rec.ID, id, key))
 		if err == nil {
 			return r.Value.SealedKey, nil
 		}
@@ -134,7 +134,7 @@ func (b *Broker) noteAccess(ctx context.Context, v fileViewer, id string) error 
 	b.mu.RLock()
 	access := fileAccess{Name: v.member.Name, At: b.now().UnixMilli()}
 	b.mu.RUnlock()
-	key := recordKey(fileSeenFamily, v.mesh.rec.ID, id)
+	key := recordKey(familyFileSeen, v.mesh.rec.ID, id)
 	for {
 		r, err := getRecord[fileSeenRecord](ctx, b.store, key)
 		if err != nil && !errors.Is(err, errNoRecord) {
@@ -160,7 +160,7 @@ func (c *conn) listFiles(data []byte, reqID string) {
 	}
 	ctx, cancel := c.b.deadline()
 	defer cancel()
-	all, err := listRecords[fileRecord](ctx, c.b.store, fileFamily, c.mesh.rec.ID)
+	all, err := listRecords[fileRecord](ctx, c.b.store, familyFile, c.mesh.rec.ID)
 	if err != nil {
 		c.storeFailed(reqID, wire.TypeListFiles, err)
 		return
@@ -200,7 +200,7 @@ func (c *conn) fileStatus(data []byte, reqID string) {
 	r, err := c.b.file(ctx, c.mesh.rec.ID, f.FileID)
 	if err == nil && c.b.mayHave(c.fileViewer(), r) {
 		var seen record[fileSeenRecord]
-		seen, err = getRecord[fileSeenRecord](ctx, c.b.store, recordKey(fileSeenFamily, c.mesh.rec.ID, r.ID))
+		seen, err = getRecord[fileSeenRecord](ctx, c.b.store, recordKey(familyFileSeen, c.mesh.rec.ID, r.ID))
 		for _, a := range seen.Value.Accesses {
 			out.Accesses = append(out.Accesses, wire.FileAccess{PeerName: a.Name, AccessedAt: wire.Timestamp(unixMilli(a.At))})
 		}
@@ -245,18 +245,18 @@ func (c *conn) grantFileAccess(data []byte, reqID string) {
 
 // letIn gives a peer its sealed key of a file, and lets it past the file's target.
 func (b *Broker) letIn(ctx context.Context, meshID, id string, k wire.FileKey) error {
-	keys, err := listRecords[fileKeyRecord](ctx, b.store, fileKeyFamily, meshID, id)
+	keys, err := b.store.recordKeys(ctx, familyFileKey, meshID, id)
 	if err != nil {
 		return err
 	}
 	if len(keys) >= b.maxKeysPerFile() {
 		return refused(wire.CodeLimit, "too many peers have access to this file")
 	}
-	if err := b.store.putRecord(ctx, recordKey(fileKeyFamily, meshID, id, k.PeerPubkey), fileKeyRecord{k.SealedKey}); err != nil {
+	if err := b.store.putRecord(ctx, recordKey(familyFileKey, meshID, id, k.PeerPubkey), fileKeyRecord{k.SealedKey}); err != nil {
 		return err
 	}
 	for {
-		r, err := getRecord[fileRecord](ctx, b.store, recordKey(fileFamily, meshID, id))
+		r, err := getRecord[fileRecord](ctx, b.store, recordKey(familyFile, meshID, id))
 		switch {
 		case errors.Is(err, errNoRecord):
 			return errNoFile

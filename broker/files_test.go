@@ -430,8 +430,8 @@ func TestWhatACrashLeavesOfAFile(t *testing.T) {
 	}
 	lost := mustID(t)
 	err := errors.Join(
-		s.putRecord(ctx, recordKey(fileKeyFamily, r.mesh.ID, lost, r.owner.PublicKey()), fileKeyRecord{"x"}),
-		s.putRecord(ctx, recordKey(fileSeenFamily, r.mesh.ID, lost), fileSeenRecord{}),
+		s.putRecord(ctx, recordKey(familyFileKey, r.mesh.ID, lost, r.owner.PublicKey()), fileKeyRecord{"x"}),
+		s.putRecord(ctx, recordKey(familyFileSeen, r.mesh.ID, lost), fileSeenRecord{}),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -443,7 +443,7 @@ func TestWhatACrashLeavesOfAFile(t *testing.T) {
 	if n := r.stored(); n != 2 {
 		t.Errorf("%d messages, want one chunk and one description", n)
 	}
-	for _, family := range []string{fileKeyFamily, fileSeenFamily} {
+	for _, family := range []string{familyFileKey, familyFileSeen} {
 		if rows, err := listRecords[struct{}](ctx, r.broker.store, family); err != nil || len(rows) != 0 {
 			t.Error(family, rows, err)
 		}

@@ -16,11 +16,10 @@ import (
 // The bytes of files lie in the object store CM_FILES, in its standard format: object name = file id. A file exists by its record and by nothing else: the
 // record is written after the bytes and removed before them, so that a crash on the way leaves bytes nobody sees, which the next start removes.
 
-// Families of records. A file is file.MESH.ID, a sealed key filekey.MESH.ID.PUBKEY, the accesses fileseen.MESH.ID.
+// Families of records beside familyFile, which is file.MESH.ID: a sealed key is filekey.MESH.ID.PUBKEY, the accesses are fileseen.MESH.ID.
 const (
-	fileFamily     = "file"
-	fileKeyFamily  = "filekey"
-	fileSeenFamily = "fileseen"
+	familyFileKey  = "filekey"
+	familyFileSeen = "fileseen"
 )
 
 // fileRecord is a file. Target is "", "*" or the key of the one who may have it beside its owner. Times are Unix milliseconds; Expires 0 means never.
@@ -175,19 +174,19 @@ func (f *files) drop(ctx context.Context, id string) error {
 // remove deletes a file: first the record, from then on it does not exist.
 func (f *files) remove(ctx context.Context, meshID, id string) error {
 	s := f.b.store
-	if err := s.deleteRecord(ctx, recordKey(fileFamily, meshID, id)); err != nil {
+	if err := s.deleteRecord(ctx, recordKey(familyFile, meshID, id)); err != nil {
 		return err
 	}
-	keys, err := listRecords[fileKeyRecord](ctx, s, fileKeyFamily, meshID, id)
+	keys, err := s.recordKeys(ctx, familyFileKey, meshID, id)
 	if err != nil {
 		return err
 	}
-	for _, k := range keys {
-		if err := s.deleteRecord(ctx, k.Key); err != nil {
+	for _, key := range keys {
+		if err := s.deleteRecord(ctx, key); err != nil {
 			return err
 		}
 	}
-	if err := s.deleteRecord(ctx, recordKey(fileSeenFamily, meshID, id)); err != nil {
+	if err := s.deleteRecord(ctx, recordKey(familyFileSeen, meshID, id)); err != nil {
 		return err
 	}
 	return f.drop(ctx, id)
@@ -210,7 +209,7 @@ func (f *files) sweepLoop(ctx context.Context) {
 }
 
 func (f *files) expire(ctx context.Context) error {
-	all, err := listRecords[fileRecord](ctx, f.b.store, fileFamily)
+	all, err := listRecords[fileRecord](ctx, f.b.store, familyFile)
 	if err != nil {
 		return err
 	}
@@ -234,7 +233,7 @@ func (f *files) clean(ctx context.Context) error {
 		return err
 	}
 	s := f.b.store
-	all, err := listRecords[fileRecord](ctx, s, fileFamily)
+	all, err := listRecords[fileRecord](ctx, s, familyFile)
 	if err != nil {
 		return err
 	}
@@ -242,14 +241,14 @@ func (f *files) clean(ctx context.Context) error {
 	for _, r := range all {
 		known[r.Value.ID] = true
 	}
-	for _, family := range []string{fileKeyFamily, fileSeenFamily} {
-		rows, err := listRecords[struct{}](ctx, s, family)
+	for _, family := range []string{familyFileKey, familyFileSeen} {
+		rows, err := s.recordKeys(ctx, family)
 		if err != nil {
 			return err
 		}
-		for _, r := range rows {
-			if !known[strings.Split(r.Key, ".")[2]] {
-				if err := s.deleteRecord(ctx, r.Key); err != nil {
+		for _, key := range rows {
+			if !known[strings.Split(key, ".")[2]] {
+				if err := s.deleteRecord(ctx, key); err != nil {
 					return err
 				}
 			}

@@ -144,7 +144,7 @@ var (
 
 // storeFile stores bytes, keys and record, in this order, and fills in the record.
 func (b *Broker) storeFile(ctx context.Context, meshID string, rec *fileRecord, keys []wire.FileKey, body io.Reader) (err error) {
-	all, err := listRecords[fileRecord](ctx, b.store, fileFamily, meshID)
+	all, err := b.store.recordKeys(ctx, familyFile, meshID)
 	switch {
 	case err != nil:
 		return err
@@ -166,7 +166,7 @@ func (b *Broker) storeFile(ctx context.Context, meshID string, rec *fileRecord, 
 		return errEmptyFile
 	}
 	for _, k := range keys {
-		if err := b.store.putRecord(ctx, recordKey(fileKeyFamily, meshID, rec.ID, k.PeerPubkey), fileKeyRecord{k.SealedKey}); err != nil {
+		if err := b.store.putRecord(ctx, recordKey(familyFileKey, meshID, rec.ID, k.PeerPubkey), fileKeyRecord{k.SealedKey}); err != nil {
 			return err
 		}
 	}
@@ -174,7 +174,7 @@ func (b *Broker) storeFile(ctx context.Context, meshID string, rec *fileRecord, 
 	if rec.Expires != 0 {
 		rec.Expires = b.now().Add(b.lim.EphemeralFiles).UnixMilli()
 	}
-	return b.store.createRecord(ctx, recordKey(fileFamily, meshID, rec.ID), rec)
+	return b.store.createRecord(ctx, recordKey(familyFile, meshID, rec.ID), rec)
 }
 
 // storeFull is JetStream's error code for a stream at its limit (and for a disk that is).

@@ -13,7 +13,7 @@ import (
 // The vault keeps what a member sealed for itself: vault.MESH.MEMBERKEY.NAME. A row is read, listed and deleted by its own member only, whatever the role of
 // another; the broker cannot open any.
 
-const vaultFamily = "vault"
+const familyVault = "vault"
 
 // vaultRecord is one entry, as it was sent.
 type vaultRecord struct {
@@ -28,7 +28,7 @@ type vaultRecord struct {
 }
 
 func (c *conn) vaultKey(name string) string {
-	return recordKey(vaultFamily, c.mesh.rec.ID, c.member.Pubkey, recordName(name))
+	return recordKey(familyVault, c.mesh.rec.ID, c.member.Pubkey, recordName(name))
 }
 
 func (c *conn) vaultSet(data []byte, reqID string) {
@@ -62,12 +62,8 @@ func (c *conn) vaultSet(data []byte, reqID string) {
 
 // vaultFull counts; two connections of a member that set at one time may exceed the limit by one each.
 func (c *conn) vaultFull(ctx context.Context) (bool, error) {
-	all, err := c.vaultRecords(ctx)
+	all, err := c.b.store.recordKeys(ctx, familyVault, c.mesh.rec.ID, c.member.Pubkey)
 	return len(all) >= c.b.lim.VaultEntries, err
-}
-
-func (c *conn) vaultRecords(ctx context.Context) ([]record[vaultRecord], error) {
-	return listRecords[vaultRecord](ctx, c.b.store, vaultFamily, c.mesh.rec.ID, c.member.Pubkey)
 }
 
 func (c *conn) vaultGet(data []byte, reqID string) {
@@ -97,7 +93,7 @@ func (c *conn) vaultGet(data []byte, reqID string) {
 func (c *conn) vaultList(_ []byte, reqID string) {
 	ctx, cancel := c.b.deadline()
 	defer cancel()
-	all, err := c.vaultRecords(ctx)
+	all, err := listRecords[vaultRecord](ctx, c.b.store, familyVault, c.mesh.rec.ID, c.member.Pubkey)
 	if err != nil {
 		c.vaultFailed(reqID, wire.TypeVaultList, err)
 		return
