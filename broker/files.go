@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"claudemesh/wire"
 )
@@ -108,7 +109,7 @@ func (c *conn) getFile(data []byte, reqID string) {
 	r, sealed, err := c.b.fileFor(ctx, v, f.FileID)
 	url := ""
 	if err == nil {
-		if err = c.b.noteAccess(ctx, v, r.ID); err == nil {
+		if err = c.b.noteAccess(ctx, v, r.ID, 0); err == nil {
 			url, err = c.b.fileURL(v, r.ID)
 		}
 	}
@@ -129,16 +130,20 @@ func (c *conn) fileFailed(reqID, op string, err error) {
 	c.storeFailed(reqID, op, err)
 }
 
-// noteAccess writes down who had a file. Two at one time are both written.
-func (b *Broker) noteAccess(ctx context.Context, v fileViewer, id string) error {
+// noteAccess writes down who had a file, unless the same member did so within the time given. Two at one time are both written.
+func (b *Broker) noteAccess(ctx context.Context, v fileViewer, id string, within time.Duration) error {
+	now := b.now()
 	b.mu.RLock()
-	access := fileAccess{Name: v.member.Name, At: b.now().UnixMilli()}
+	access := fileAccess{Name: v.member.Name, Member: v.member.Pubkey, At: now.UnixMilli()}
 	b.mu.RUnlock()
 	key := recordKey(familyFileSeen, v.mesh.rec.ID, id)
 	for {
 		r, err := getRecord[fileSeenRecord](ctx, b.store, key)
 		if err != nil && !errors.Is(err, errNoRecord) {
 			return err
+		}
+		if slices.ContainsFunc(r.Value.Accesses, func(a fileAccess) bool { return a.Member == access.Member && a.At > now.Add(-within).UnixMilli() }) {
+			return nil
 		}
 		seen := append([]fileAccess{access}, r.Value.Accesses...)
 		seen = seen[:min(len(seen), wire.MaxFileAccesses)]

@@ -194,6 +194,15 @@ func TestAFileGoesAround(t *testing.T) {
 		if status, data, _ := r.get(target, sign(bob, target)); status != http.StatusOK || data != string(body) {
 			t.Error(status)
 		}
+		if got := into[wire.FileStatusResult](a, a.call(wire.TypeFileStatus, ref(id))); len(got.Accesses) != 1 {
+			t.Errorf("a download after get_file counts once: %+v", got)
+		}
+		if status, _, _ := r.get(target, sign(r.owner, target)); status != http.StatusOK {
+			t.Error(status)
+		}
+		if got := into[wire.FileStatusResult](a, a.call(wire.TypeFileStatus, ref(id))); len(got.Accesses) != 2 || got.Accesses[0].PeerName != "alice" {
+			t.Errorf("a download without get_file counts, too: %+v", got)
+		}
 		if status, _, _ := r.get(target, ""); status != http.StatusUnauthorized {
 			t.Error(status)
 		}

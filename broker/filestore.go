@@ -48,8 +48,9 @@ type fileSeenRecord struct {
 }
 
 type fileAccess struct {
-	Name string `json:"name"`
-	At   int64  `json:"at"`
+	Name   string `json:"name"`
+	Member string `json:"member"` // public key
+	At     int64  `json:"at"`
 }
 
 const (

@@ -71,5 +71,5 @@ func (b *Broker) redeem(w http.ResponseWriter, r *http.Request) {
 		refuseHTTP(w, &httpRefusal{http.StatusForbidden, wire.CodeForbidden})
 		return
 	}
-	b.sendFile(w, r, t.viewer, t.file)
+	b.sendFile(w, r, t.viewer, t.file, nil) // get_file has noted it
 }

@@ -208,10 +208,15 @@ func (b *Broker) download(w http.ResponseWriter, r *http.Request, who httpCaller
 		refuseHTTP(w, &httpRefusal{http.StatusForbidden, wire.CodeForbidden})
 		return
 	}
-	b.sendFile(w, r, fileViewer{mesh: who.mesh, member: who.member}, r.PathValue("fileId"))
+	v, id := fileViewer{mesh: who.mesh, member: who.member}, r.PathValue("fileId")
+	b.sendFile(w, r, v, id, func(ctx context.Context) error {
+		// Usually it comes right after a get_file, which was noted; without one it must not go unnoticed.
+		return b.noteAccess(ctx, v, id, ticketLife)
+	})
 }
 
-func (b *Broker) sendFile(w http.ResponseWriter, r *http.Request, v fileViewer, id string) {
+// sendFile serves a file to somebody who may have it, after note, which may be nil.
+func (b *Broker) sendFile(w http.ResponseWriter, r *http.Request, v fileViewer, id string, note func(context.Context) error) {
 	ctx, end, no := b.files.begin(r, b.files.reads)
 	if no != nil {
 		refuseHTTP(w, no)
@@ -219,6 +224,9 @@ func (b *Broker) sendFile(w http.ResponseWriter, r *http.Request, v fileViewer, 
 	}
 	defer end()
 	rec, _, err := b.fileFor(ctx, v, id)
+	if err == nil && note != nil {
+		err = note(ctx)
+	}
 	var refusal *refusal
 	switch {
 	case errors.As(err, &refusal):
