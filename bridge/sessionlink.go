@@ -32,7 +32,12 @@ type sessionLink struct {
 // AddSession opens a link for a session, now or when Run starts. Errors: ErrSessionExists for an id or key that has a link, ErrClosed after Run.
 func (m *Mesh) AddSession(id SessionIdentity) error {
 	s := &sessionLink{SessionIdentity: id, done: make(chan struct{})}
-	s.link = m.link(Source{Session: id.ID, Key: id.Key.PublicKey()}, m.cfg.Log.With("session", id.ID), func(now time.Time) (any, error) { return m.sessionHello(id, now) })
+	s.link = m.link(Source{Session: id.ID, Key: id.Key.PublicKey()}, m.cfg.Log.With("session", id.ID), func(now time.Time) (any, error) {
+		m.mu.Lock()
+		id := s.SessionIdentity // its groups may have changed
+		m.mu.Unlock()
+		return m.sessionHello(id, now)
+	})
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
@@ -48,6 +53,15 @@ func (m *Mesh) AddSession(id SessionIdentity) error {
 		s.start(m.ctx, &m.tasks)
 	}
 	return nil
+}
+
+// SetGroups changes the groups that a session's next hello names. An unknown id is not an error.
+func (m *Mesh) SetGroups(id string, groups []mesh.Group) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.sessions[id]; s != nil {
+		s.Groups = groups
+	}
 }
 
 // RemoveSession closes a session's link and returns when it has stopped. An unknown id is not an error. It must not be called from a handler of that link.
@@ -77,7 +91,7 @@ const attestationLife = 12 * time.Hour
 
 func (m *Mesh) memberHello(sessionID string, now time.Time) (any, error) {
 	h := wire.SignHello(wire.Hello{
-		Capabilities: []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapChanges},
+		Capabilities: []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapChanges},
 		MeshID:       m.cfg.MeshID, MemberID: m.cfg.MemberID, SessionID: sessionID,
 		DisplayName: clean(m.cfg.DisplayName, wire.MaxNameBytes), PID: int64(m.cfg.PID), Cwd: clean(m.cfg.Cwd, wire.MaxTextBytes),
 		Hostname: clean(m.cfg.Hostname, wire.MaxTextBytes), PeerType: peerType, Channel: "claudemesh-daemon",
@@ -87,7 +101,7 @@ func (m *Mesh) memberHello(sessionID string, now time.Time) (any, error) {
 
 func (m *Mesh) sessionHello(s SessionIdentity, now time.Time) (any, error) {
 	h := wire.SignSessionHello(wire.SessionHello{
-		Capabilities: []string{wire.CapClientAck},
+		Capabilities: []string{wire.CapClientAck, wire.CapOwnGating},
 		MeshID:       m.cfg.MeshID, ParentMemberID: m.cfg.MemberID, SessionID: s.ID,
 		DisplayName: clean(s.Name, wire.MaxNameBytes), PID: int64(s.PID), Cwd: clean(s.Cwd, wire.MaxTextBytes),
 		Hostname: clean(m.cfg.Hostname, wire.MaxTextBytes), PeerType: peerType, Channel: "claudemesh-session",

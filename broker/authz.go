@@ -33,14 +33,17 @@ type rule struct {
 
 // rules has a row for every operation: the frames by their type, the HTTP routes by method and path pattern.
 var rules = map[string]rule{
-	wire.TypeSend:      {own: roleMember},
-	wire.TypeClientAck: {own: roleMember},
+	wire.TypeSend:          {own: roleMember},
+	wire.TypeClientAck:     {own: roleMember},
+	wire.TypeMessageStatus: {own: roleMember, any: roleAdmin}, // one's own: sent or received
 
 	wire.TypeListPeers:  {own: roleMember},
 	wire.TypeSetStatus:  {own: roleMember},
 	wire.TypeSetSummary: {own: roleMember},
 	wire.TypeSetVisible: {own: roleMember},
 	wire.TypeSetStats:   {own: roleMember},
+	wire.TypeSetProfile: {own: roleMember},
+	routeHook:           {own: roleMember},
 	wire.TypeJoinGroup:  {own: roleMember},
 	wire.TypeLeaveGroup: {own: roleMember},
 
@@ -58,6 +61,7 @@ var rules = map[string]rule{
 
 	wire.TypeMeshInfo:     {own: roleMember},
 	wire.TypeInviteCreate: {own: roleOwner, direct: true},
+	wire.TypeMeshSettings: {own: roleMember, any: roleAdmin}, // own: look at them; any: change them
 
 	wire.TypeVaultSet:    {own: roleMember},
 	wire.TypeVaultGet:    {own: roleMember},

@@ -11,7 +11,10 @@ import (
 // the pump to the stream.
 type box struct {
 	subject, key string
-	cursor       uint64 // of the pump's goroutine: the last entry dealt with
+
+	// Of the pump's goroutine. Everything up to cursor has been dealt with; of what lies between cursor and ahead, the urgent messages have, and the others
+	// are held. So a held message keeps its place, and nothing about it has to be remembered.
+	cursor, ahead uint64
 
 	mu    sync.Mutex
 	queue []copied
@@ -46,4 +49,23 @@ func (b *box) take() (queue []copied, gap bool) {
 	defer b.mu.Unlock()
 	queue, gap, b.queue, b.gap = b.queue, b.gap, nil, false
 	return queue, gap
+}
+
+// behind reports whether something may be held that could go out now.
+func (b *box) behind(gated bool) bool { return !gated && b.cursor < b.ahead }
+
+// at is the last entry after which reading goes on.
+func (b *box) at(gated bool) uint64 {
+	if gated {
+		return b.ahead
+	}
+	return b.cursor
+}
+
+// reached notes that an entry has been dealt with, or, when it is to be held, seen.
+func (b *box) reached(seq uint64, gated, hold bool) {
+	if !gated || !hold && b.cursor == b.ahead {
+		b.cursor = seq
+	}
+	b.ahead = max(b.ahead, seq)
 }

@@ -28,7 +28,8 @@ type Broker struct {
 	started  time.Time
 	upgrader websocket.Upgrader
 
-	used *lru.Cache[string, struct{}] // signatures of HTTP requests
+	used  *lru.Cache[string, struct{}] // signatures of HTTP requests
+	hooks *hookLimiter
 
 	files    *files
 	fan      *fanout
@@ -45,6 +46,7 @@ type Broker struct {
 	calls    map[string]*serviceCall
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
+	editing sync.Mutex // one change of a mesh's record at a time
 	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
 	conns   sync.WaitGroup
 	workers sync.WaitGroup
@@ -72,6 +74,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, calls: map[string]*serviceCall{},
 		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
 	}
+	b.hooks = newHookLimiter()
 	var err error
 	if b.used, err = lru.New[string, struct{}](usedSignatures); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
@@ -109,6 +112,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
 	b.workers.Go(func() { b.files.sweepLoop(run) })
+	b.workers.Go(func() { b.sweepStatus(run) })
 	b.workers.Go(func() { b.memories.catchUp(run) })
 	return b, nil
 }

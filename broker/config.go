@@ -24,6 +24,9 @@ type Config struct {
 	Dir string
 	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
 	AdminTokenHash [32]byte
+	// AllowHook lets programs on the broker's own machine report the status of any session without a signature, as the reference's hook does. Whoever can
+	// open a loopback port of the machine can then say that somebody is working. A broker behind a proxy must not set it.
+	AllowHook bool
 }
 
 // Limits bounds what clients can make a broker hold. Zero fields get the defaults named here.
@@ -45,6 +48,8 @@ type Limits struct {
 	FilesPerMesh      int           // 10,000
 	EphemeralFiles    time.Duration // 24 h: life of a file that is not to persist
 	Uploads           int           // 4 at one time; one more waits a moment and is refused then
+	SendRate          int           // no limit: sends per minute and member; a mesh may have its own
+	SendBurst         int           // as many as SendRate: sends of one member at once
 	StateKeys         int           // 1000 keys of shared state per mesh
 	MemoriesPerMesh   int           // 10,000
 	SkillsPerMesh     int           // 1000

@@ -42,6 +42,7 @@ type conn struct {
 	name         string
 	keys         []string // mailboxes
 	ownMulticast bool
+	ownGating    bool
 	caps         []string // what the session was limited to; nil: nothing
 	receipts     bool
 	changes      bool // it wants frames like skill_change
@@ -49,18 +50,20 @@ type conn struct {
 	place        place
 	pump         *pump
 
-	acking atomic.Bool // the client acknowledges pushes
+	acking   atomic.Bool          // the client acknowledges pushes
+	busy     atomic.Bool          // presence.status is not idle
+	draining atomic.Pointer[pump] // pump, for others than the reader
 
 	// Guarded by Broker.mu.
-	groups  []mesh.Group
-	status  string
-	summary *string
-	visible bool
-	stats   *wire.Stats
+	groups []mesh.Group
+	presence
 }
 
 // place is what a client says about where it runs.
-type place struct{ cwd, hostname, peerType, channel, model string }
+type place struct {
+	pid                                     int64
+	cwd, hostname, peerType, channel, model string
+}
 
 // frame is one message for the writer.
 type frame struct {

@@ -26,7 +26,8 @@ func (c *conn) takeOver(m *meshState, old []*conn, explicitGroups bool) (silent 
 		m.leave(o)
 		if o.routingKey() == c.routingKey() {
 			silent = true
-			c.presenceID, c.since, c.status, c.summary, c.visible, c.stats = o.presenceID, o.since, o.status, o.summary, o.visible, o.stats
+			c.presenceID, c.since, c.presence = o.presenceID, o.since, o.presence
+			c.busy.Store(c.status != wire.StatusIdle)
 			if !explicitGroups {
 				c.groups = o.groups
 			}
@@ -52,11 +53,13 @@ func (c *conn) remain() {
 	if st.Hidden = !c.visible; !c.mesh.present(c.member) {
 		st.Groups = slices.Clone(c.groups) // a short-lived connection's groups are not to replace those of one that stays
 	}
+	st.Profile = c.profile
 	if c.summary != nil {
 		st.Summary = *c.summary
 	}
 	if c.stats != nil {
 		st.Stats = *c.stats
+		st.Stats.Uptime = 0
 	}
 }
 

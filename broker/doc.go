@@ -18,7 +18,8 @@
 //     bytes and no acknowledging connection reads the same mailbox.
 //   - Receipts are mail of their own (subject rcp), addressed to the sending member.
 //
-// Sends are not rate limited: the store's pace reaches the client as backpressure, because only a bounded number of sends per connection may wait for it.
+// Sends are limited per member if the broker or the team says so; a repetition of an accepted message is never refused for that. Beyond it the store's pace
+// reaches the client as backpressure, because only a bounded number of sends per connection may wait for it.
 // One process owns a store; presence and the caches live in that process.
 //
 // The broker is used by the daemon (a mesh made without an address) and by the command "broker serve"; nobody else may import it.

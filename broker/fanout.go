@@ -21,19 +21,22 @@ import (
 // Its cursor is the last accepted sequence whose references are all stored. It is saved about once a second and at Close; after a crash the stretch since
 // then is done again. A reference that was acknowledged and deleted in that stretch comes back once, which clients must bear anyway (at least once).
 type fanout struct {
-	store  *store
-	clock  clockwork.Clock
-	log    *slog.Logger
-	cursor uint64 // owned by run, then by save
-	saved  uint64
-	wake   chan struct{}
-	broken atomic.Bool // the last attempt failed: nothing should be accepted that would only pile up
+	store   *store
+	clock   clockwork.Clock
+	log     *slog.Logger
+	cursor  uint64        // owned by run, then by save
+	reached atomic.Uint64 // cursor, for others
+	saved   uint64
+	wake    chan struct{}
+	broken  atomic.Bool // the last attempt failed: nothing should be accepted that would only pile up
 }
 
 const fanoutWindow = 128 // messages whose references may be on their way to the store
 
 func newFanout(s *store, clock clockwork.Clock, log *slog.Logger, cursor uint64) *fanout {
-	return &fanout{store: s, clock: clock, log: log, cursor: cursor, saved: cursor, wake: make(chan struct{}, 1)}
+	f := &fanout{store: s, clock: clock, log: log, cursor: cursor, saved: cursor, wake: make(chan struct{}, 1)}
+	f.reached.Store(cursor)
+	return f
 }
 
 // poke says that something was accepted.
@@ -141,6 +144,7 @@ func (f *fanout) settle(ctx context.Context, b batch) error {
 		}
 	}
 	f.cursor = b.seq
+	f.reached.Store(b.seq)
 	return nil
 }
 

@@ -424,7 +424,7 @@ func TestFilesThatAreNotToPersist(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d messages, want one chunk and one description", r.stored())
 		}
-		clock.Advance(sweepEvery)
+		clock.Advance(filesEvery)
 	}
 }
 

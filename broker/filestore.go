@@ -55,7 +55,7 @@ type fileAccess struct {
 
 const (
 	fileChunk  = 256 << 10 // bytes per message of the stream
-	sweepEvery = 10 * time.Minute
+	filesEvery = 10 * time.Minute
 )
 
 // files is the broker's file store.
@@ -195,7 +195,7 @@ func (f *files) remove(ctx context.Context, meshID, id string) error {
 
 // sweepLoop removes expired files until ctx ends.
 func (f *files) sweepLoop(ctx context.Context) {
-	tick := f.b.clock.NewTicker(sweepEvery)
+	tick := f.b.clock.NewTicker(filesEvery)
 	defer tick.Stop()
 	for {
 		select {

@@ -13,11 +13,14 @@ import (
 )
 
 // refusal is one way to refuse a hello: an error frame, then a close whose reason is the code.
-type refusal struct{ code, message string }
+type refusal struct {
+	code, message string
+	wait          time.Duration // how long until it is worth another try; 0: it says nothing
+}
 
 func (r *refusal) Error() string { return r.message }
 
-func refused(code, message string) *refusal { return &refusal{code, message} }
+func refused(code, message string) *refusal { return &refusal{code: code, message: message} }
 
 // hello answers a member's hello. The order of the checks is the reference's.
 func (c *conn) hello(data []byte) {
@@ -35,14 +38,14 @@ func (c *conn) admitMember(h wire.Hello) *refusal {
 	}
 	c.sessionID, c.sessionKey = h.SessionID, h.SessionPubkey
 	c.capabilities(h.Capabilities)
-	c.place = place{h.Cwd, h.Hostname, h.PeerType, h.Channel, h.Model}
+	c.place = place{h.PID, h.Cwd, h.Hostname, h.PeerType, h.Channel, h.Model}
 	if c.b.atCapacity(h.MeshID, c, h.Pubkey) {
 		return refused(wire.CodeCapacity, "mesh at connection capacity")
 	}
 	if code := c.checkSigned("hello", h.Timestamp, []string{h.Pubkey}, h.Signature, mesh.HelloString(h.MeshID, h.MemberID, h.Pubkey, h.Timestamp)); code != nil {
 		return code
 	}
-	return c.b.register(c, h.MeshID, h.Pubkey, "", h.DisplayName, h.Groups, len(h.Groups) > 0)
+	return c.b.register(c, h.MeshID, h.Pubkey, h.MemberID, h.DisplayName, h.Groups, len(h.Groups) > 0)
 }
 
 // sessionHello answers a session's hello.
@@ -66,7 +69,7 @@ func (c *conn) admitSession(h wire.SessionHello) *refusal {
 	}
 	c.isSession, c.sessionID, c.sessionKey = true, h.SessionID, h.SessionPubkey
 	c.capabilities(h.Capabilities)
-	c.place = place{h.Cwd, h.Hostname, h.PeerType, h.Channel, h.Model}
+	c.place = place{h.PID, h.Cwd, h.Hostname, h.PeerType, h.Channel, h.Model}
 	if c.b.atCapacity(h.MeshID, c, h.ParentMemberPubkey) {
 		return refused(wire.CodeCapacity, "mesh at connection capacity")
 	}
@@ -103,6 +106,8 @@ func (c *conn) capabilities(cs []string) {
 			c.receipts = !c.isSession // receipts are the member's mail
 		case wire.CapOwnMulticast:
 			c.ownMulticast = true
+		case wire.CapOwnGating:
+			c.ownGating = true
 		case wire.CapChanges:
 			c.changes = true
 		}
@@ -153,11 +158,14 @@ func decodeRefusal(frame string, err error) *refusal {
 
 // greet sends hello_ack and starts the pump. saved is the member's state as it was before this hello.
 func (c *conn) greet(saved stateRecord, restoredGroups bool) {
+	c.b.mu.RLock()
+	policy := c.mesh.policy()
+	c.b.mu.RUnlock()
 	ack := wire.HelloAck{
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
 		MemberProfile: wire.MemberProfile{Groups: []mesh.Group{}, MessageMode: "push"},
-		MeshPolicy:    &wire.MeshPolicy{SelfEditable: map[string]bool{"displayName": true, "roleTag": true, "groups": true, "messageMode": true}},
-		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapChanges},
+		MeshPolicy:    &wire.MeshPolicy{SelfEditable: policy},
+		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapChanges},
 	}
 	if !c.isSession {
 		c.b.mu.RLock()

@@ -215,6 +215,23 @@ func (r *rig) mailIn(subject string, n int) {
 	}
 }
 
+// noMail waits until every mailbox has been emptied.
+func (r *rig) noMail() {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) { // polling a state that nobody announces
+		info, err := r.broker.store.mail.Info(r.t.Context())
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if info.State.Msgs == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%d messages are still in mailboxes", info.State.Msgs)
+		}
+	}
+}
+
 func (r *rig) mailboxOf(who mesh.Identity) string { return mailSubject(r.mesh.ID, who.PublicKey()) }
 
 func withoutAcks(h *wire.Hello) { h.Capabilities = nil }

@@ -17,6 +17,7 @@ type meshState struct {
 	sessions map[string]*session           // by public key
 	conns    map[*conn]struct{}            // registered connections
 	readers  map[string]map[*conn]struct{} // registered connections by mailbox key
+	hooks    []hookStatus                  // statuses that came before their connections
 	services map[string]*service           // by name
 }
 
@@ -24,6 +25,7 @@ type meshState struct {
 type member struct {
 	memberRecord
 	state stateRecord
+	sends sendLimiter
 }
 
 // session is a known session key. An unproven one was only named in a hello; it is remembered to keep others off it, and nothing can be addressed to it
@@ -187,8 +189,9 @@ func isMulticast(target string) (group string, all, ok bool) {
 	return group, false, ok && group != ""
 }
 
+// hasGroup reports whether a message to a group reaches somebody who is in these.
 func hasGroup(gs []mesh.Group, name string) bool {
-	return slices.ContainsFunc(gs, func(g mesh.Group) bool { return g.Name == name })
+	return slices.ContainsFunc(gs, func(g mesh.Group) bool { return mesh.GroupReaches(name, g.Name) })
 }
 
 // remember notes who uses a session key, and returns the keys to forget because the member has too many.

@@ -9,8 +9,9 @@ type op func(c *conn, data []byte, reqID string)
 // ops is every operation this broker serves, by the frame's type. What each may do is in rules.
 var ops = map[string]op{
 	// Messages.
-	wire.TypeSend:      func(c *conn, data []byte, _ string) { c.send(data) },
-	wire.TypeClientAck: (*conn).clientAck,
+	wire.TypeSend:          func(c *conn, data []byte, _ string) { c.send(data) },
+	wire.TypeClientAck:     (*conn).clientAck,
+	wire.TypeMessageStatus: (*conn).messageStatus,
 
 	// Presence.
 	wire.TypeListPeers:  func(c *conn, _ []byte, reqID string) { c.listPeers(reqID) },
@@ -18,6 +19,7 @@ var ops = map[string]op{
 	wire.TypeSetSummary: (*conn).setSummary,
 	wire.TypeSetVisible: (*conn).setVisible,
 	wire.TypeSetStats:   (*conn).setStats,
+	wire.TypeSetProfile: (*conn).setProfile,
 	wire.TypeJoinGroup:  (*conn).joinGroup,
 	wire.TypeLeaveGroup: (*conn).leaveGroup,
 
@@ -37,6 +39,7 @@ var ops = map[string]op{
 	// The mesh and its members.
 	wire.TypeMeshInfo:     (*conn).meshInfo,
 	wire.TypeInviteCreate: (*conn).inviteCreate,
+	wire.TypeMeshSettings: (*conn).meshSettings,
 
 	// The vault.
 	wire.TypeVaultSet:    (*conn).vaultSet,

@@ -40,7 +40,7 @@ func (c *conn) peer() wire.Peer {
 		Pubkey: c.routingKey(), MemberPubkey: c.member.Pubkey, DisplayName: c.name, Status: c.status, Summary: c.summary,
 		Groups: append([]mesh.Group{}, c.groups...), SessionID: c.sessionID, ConnectedAt: wire.Timestamp(c.since), Cwd: c.place.cwd,
 		Hostname: c.place.hostname, PeerType: c.place.peerType, Channel: c.place.channel, Model: c.place.model, Stats: c.stats, Visible: c.visible,
-		PeerRole: role,
+		Profile: c.profile, PeerRole: role,
 	}
 }
 
@@ -50,8 +50,9 @@ func (c *conn) setStatus(data []byte, reqID string) {
 		return
 	}
 	c.b.mu.Lock()
-	c.status = f.Status
+	c.become(f.Status, byHand, c.b.now())
 	c.b.mu.Unlock()
+	c.drain()
 	c.done(reqID)
 }
 
@@ -79,16 +80,25 @@ func (c *conn) setVisible(data []byte, reqID string) {
 		return
 	}
 	c.b.mu.Lock()
-	changed := c.visible != *f.Visible
 	c.visible = *f.Visible
 	c.b.mu.Unlock()
-	if changed {
-		event := "peer_hidden"
-		if *f.Visible {
-			event = "peer_visible"
-		}
-		c.b.broadcast(c, event, wire.PeerEvent{Name: c.name, Pubkey: c.routingKey()}, true)
+	event := "peer_hidden"
+	if *f.Visible {
+		event = "peer_visible"
 	}
+	c.b.broadcast(c, event, wire.PeerEvent{Name: c.name, Pubkey: c.routingKey()}, true)
+	c.reply(wire.Ack{Type: wire.TypeAck, ID: reqID, ReqID: reqID})
+}
+
+// setProfile is answered like setVisible.
+func (c *conn) setProfile(data []byte, reqID string) {
+	var f wire.SetProfile
+	if !c.decode(data, reqID, &f) {
+		return
+	}
+	c.b.mu.Lock()
+	c.profile = f.Apply(c.profile)
+	c.b.mu.Unlock()
 	c.reply(wire.Ack{Type: wire.TypeAck, ID: reqID, ReqID: reqID})
 }
 

@@ -45,6 +45,14 @@ func startPump(c *conn) *pump {
 
 func (p *pump) wait() { <-p.ended }
 
+// look makes the pump look at its mailboxes. It never blocks.
+func (p *pump) look() {
+	select {
+	case p.signal <- struct{}{}:
+	default:
+	}
+}
+
 func (p *pump) run() {
 	defer close(p.ended)
 	var subs sync.WaitGroup
@@ -106,7 +114,7 @@ func (p *pump) subscribe(subs *sync.WaitGroup) error {
 func (p *pump) empty(b *box) error {
 	for {
 		queue, gap := b.take()
-		if !gap && len(queue) == 0 {
+		if gap = gap || b.behind(p.c.gated()); !gap && len(queue) == 0 {
 			return nil
 		}
 		if gap {
@@ -116,10 +124,12 @@ func (p *pump) empty(b *box) error {
 		}
 		for _, e := range queue {
 			var err error
-			switch {
-			case e.seq <= b.cursor:
-			case e.last <= b.cursor:
-				err = p.deliver(b, e.seq, e.data)
+			switch gated := p.c.gated(); {
+			case b.behind(gated): // the status has just changed
+				err = p.catchUp(b)
+			case e.seq <= b.at(gated):
+			case e.last <= b.at(gated):
+				err = p.deliver(b, e.seq, e.data, gated)
 			default:
 				err = p.catchUp(b)
 			}
@@ -133,30 +143,34 @@ func (p *pump) empty(b *box) error {
 // catchUp reads the mailbox from the stream.
 func (p *pump) catchUp(b *box) error {
 	for {
-		msg, err := p.c.b.store.holding(b.subject).GetMsg(p.c.ctx, b.cursor+1, jetstream.WithGetMsgSubject(b.subject))
+		gated := p.c.gated()
+		msg, err := p.c.b.store.holding(b.subject).GetMsg(p.c.ctx, b.at(gated)+1, jetstream.WithGetMsgSubject(b.subject))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			if !gated {
+				b.cursor = b.ahead // what was held has gone meanwhile
+			}
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if err := p.deliver(b, msg.Sequence, msg.Data); err != nil {
+		if err := p.deliver(b, msg.Sequence, msg.Data, gated); err != nil {
 			return err
 		}
 	}
 }
 
-// deliver pushes one entry, waiting for room if the client owes acknowledgements, and moves the cursor over it.
-func (p *pump) deliver(b *box, seq uint64, data []byte) error {
+// deliver pushes one entry, waiting for room if the client owes acknowledgements, and moves on behind it. A gated one that is not urgent is only passed.
+func (p *pump) deliver(b *box, seq uint64, data []byte, gated bool) error {
 	c := p.c
 	if c.b.settler.settled(b.subject, seq) {
-		b.cursor = seq
+		b.reached(seq, gated, false)
 		return nil
 	}
 	var m mail
 	if err := json.Unmarshal(data, &m); err != nil {
 		c.log.Error("mailbox entry not readable, passed over", "seq", seq, "err", err)
-		b.cursor = seq
+		b.reached(seq, gated, false)
 		return nil
 	}
 	w := waiting{subject: b.subject, key: b.key, seq: seq}
@@ -170,14 +184,21 @@ func (p *pump) deliver(b *box, seq uint64, data []byte) error {
 		rec, err := c.b.store.record(c.ctx, m.Accept)
 		if errors.Is(err, jetstream.ErrMsgNotFound) { // the message has expired; so will its references
 			c.b.settler.add(settlement{subject: b.subject, seq: seq})
-			b.cursor = seq
+			b.reached(seq, gated, false)
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 		if rec.Multicast && rec.MemberPubkey == c.member.Pubkey && !c.ownMulticast {
-			b.cursor = seq // for another connection of this member
+			b.reached(seq, gated, false) // for another connection of this member
+			return nil
+		}
+		if urgent := rec.Priority == wire.PriorityNow; gated && !urgent {
+			b.reached(seq, gated, true)
+			return nil
+		} else if urgent && seq <= b.ahead && !gated { // pushed while those before it were held
+			b.reached(seq, gated, false)
 			return nil
 		}
 		id, v, w.cmid, w.sender = rec.ID, rec.push(), rec.CMID, rec.MemberPubkey
@@ -185,7 +206,7 @@ func (p *pump) deliver(b *box, seq uint64, data []byte) error {
 	encoded, err := wire.Encode(v)
 	if err != nil {
 		c.log.Error("mail not sendable, passed over", "seq", seq, "err", err)
-		b.cursor = seq
+		b.reached(seq, gated, false)
 		return nil
 	}
 	switch p.hold(id, w) {
@@ -198,6 +219,6 @@ func (p *pump) deliver(b *box, seq uint64, data []byte) error {
 			return c.ctx.Err()
 		}
 	}
-	b.cursor = seq
+	b.reached(seq, gated, false)
 	return nil
 }

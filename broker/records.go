@@ -18,6 +18,10 @@ type meshRecord struct {
 	OwnerPubkey string `json:"owner_pubkey"`
 	BrokerURL   string `json:"broker_url,omitempty"`
 	CreatedAt   int64  `json:"created_at"`
+	// What the team has decided; zero values are the broker's defaults.
+	SendRate     int             `json:"send_rate,omitempty"`     // messages per minute and member
+	SendBurst    int             `json:"send_burst,omitempty"`    // messages of a member at once
+	SelfEditable map[string]bool `json:"self_editable,omitempty"` // what members may change of their profile; absent: everything
 }
 
 // memberRecord is a member; there is one per (mesh, public key), revoked or not.
@@ -32,12 +36,13 @@ type memberRecord struct {
 
 // stateRecord is what outlives a member's connections.
 type stateRecord struct {
-	Groups   []mesh.Group `json:"groups,omitempty"`
-	Summary  string       `json:"summary,omitempty"`
-	Hidden   bool         `json:"hidden,omitempty"`
-	LastSeen int64        `json:"last_seen,omitempty"` // when a connection of the member last ended; 0 = never
-	Stats    wire.Stats   `json:"stats"`
-	Receipts bool         `json:"receipts,omitempty"` // the member has announced the capability once
+	Groups   []mesh.Group      `json:"groups,omitempty"`
+	Summary  string            `json:"summary,omitempty"`
+	Hidden   bool              `json:"hidden,omitempty"`
+	LastSeen int64             `json:"last_seen,omitempty"` // when a connection of the member last ended; 0 = never
+	Stats    wire.Stats        `json:"stats"`
+	Profile  *wire.PeerProfile `json:"profile,omitempty"`
+	Receipts bool              `json:"receipts,omitempty"` // the member has announced the capability once
 }
 
 // sessionRecord remembers a session key that its owner has proven, so that mail can be addressed to it while it is offline.

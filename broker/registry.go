@@ -30,15 +30,15 @@ func (m *meshState) replacedBy(c *conn, memberPubkey string) (old []*conn) {
 	return old
 }
 
-// register makes an authenticated connection a presence and greets it. parentMemberID is "" when the hello named none.
-func (b *Broker) register(c *conn, meshID, memberPubkey, parentMemberID, name string, groups []mesh.Group, explicit bool) *refusal {
+// register makes an authenticated connection a presence and greets it. memberID is "" when the hello named none.
+func (b *Broker) register(c *conn, meshID, memberPubkey, memberID, name string, groups []mesh.Group, explicit bool) *refusal {
 	id, err := newID(b.cfg.Rand)
 	if err != nil {
 		c.log.Error("hello refused", "err", err)
 		return refused(wire.CodeInternal, "internal error")
 	}
 	b.mu.Lock()
-	m, who, no := b.admit(c, meshID, memberPubkey, parentMemberID)
+	m, who, no := b.admit(c, meshID, memberPubkey, memberID)
 	if no != nil {
 		b.mu.Unlock()
 		return no
@@ -49,7 +49,12 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, parentMemberID, name st
 		c.name = who.Name
 	}
 	c.log = c.log.With("mesh", m.rec.Slug, "member", who.ID)
-	c.status, c.visible, c.groups = wire.StatusIdle, c.isSession || !saved.Hidden, slices.Clone(groups)
+	c.presence = presence{visible: c.isSession || !saved.Hidden}
+	c.become(wire.StatusIdle, byDefault, now)
+	c.groups = slices.Clone(groups)
+	if !c.isSession {
+		c.profile = saved.Profile
+	}
 	c.keys = []string{c.routingKey()}
 	if !c.isSession && c.sessionKey != "" {
 		c.keys = append(c.keys, who.Pubkey)
@@ -58,6 +63,7 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, parentMemberID, name st
 	if restored {
 		c.groups = slices.Clone(saved.Groups)
 	}
+	m.applyHook(c, now)
 	silent, told, bye := c.takeOver(m, m.replacedBy(c, memberPubkey), explicit)
 	var forget []string
 	if c.sessionKey != "" {
@@ -91,6 +97,7 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, parentMemberID, name st
 	c.ws.SetReadLimit(wire.MaxFrameBytes)
 	c.greet(saved, restored)
 	c.pump = startPump(c)
+	c.draining.Store(c.pump)
 	if !silent {
 		b.joined(c, saved, tell)
 	}
@@ -98,7 +105,7 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, parentMemberID, name st
 }
 
 // admit does the last checks of a hello, under the lock under which the connection is then registered.
-func (b *Broker) admit(c *conn, meshID, memberPubkey, parentMemberID string) (*meshState, *member, *refusal) {
+func (b *Broker) admit(c *conn, meshID, memberPubkey, memberID string) (*meshState, *member, *refusal) {
 	parent := ""
 	if c.isSession {
 		parent = "parent "
@@ -111,7 +118,10 @@ func (b *Broker) admit(c *conn, meshID, memberPubkey, parentMemberID string) (*m
 	if who.RevokedAt != 0 {
 		return nil, nil, refused(wire.CodeRevoked, fmt.Sprintf("You've been removed from %q. Contact the mesh owner to rejoin.", m.rec.Name))
 	}
-	if parentMemberID != "" && parentMemberID != who.ID {
+	if memberID != "" && memberID != who.ID {
+		if !c.isSession {
+			return nil, nil, refused(wire.CodeUnauthorized, "memberId is not that of pubkey")
+		}
 		return nil, nil, refused(wire.CodeParentMemberID, "parentMemberId does not match parentMemberPubkey")
 	}
 	if c.sessionKey == who.Pubkey && !c.isSession {

@@ -12,6 +12,7 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc("GET /ws", b.serveWS)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { b.health(w) })
 	mux.HandleFunc("POST /join", b.serveJoin)
+	mux.HandleFunc(routeHook, b.serveHook)
 	mux.HandleFunc("POST /cli/mesh/create", b.serveCreate)
 	mux.HandleFunc(b.signed(routeUpload, b.upload))
 	mux.HandleFunc(b.signed(routeDownload, b.download))

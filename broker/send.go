@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -81,7 +82,10 @@ func (c *conn) compose(f wire.Send) (rec, first *accepted, no *refusal) {
 		}
 		rec.ID = id
 	}
-	if no = c.route(rec); no == nil || rec.CMID == "" {
+	if no = c.limited(); no == nil {
+		no = c.route(rec)
+	}
+	if no == nil || rec.CMID == "" {
 		return rec, nil, no
 	}
 	ctx, cancel := c.b.deadline()
@@ -152,7 +156,7 @@ func (c *conn) answerSends() {
 			p.no = c.outcome(&p)
 		}
 		if p.no != nil {
-			p.ack.MessageID, p.ack.Error, p.ack.Code = "", p.no.message, p.no.code
+			p.ack.MessageID, p.ack.Error, p.ack.Code, p.ack.RetryAfterMS = "", p.no.message, p.no.code, (p.no.wait + time.Millisecond - 1).Milliseconds()
 		}
 		data, err := wire.Encode(p.ack)
 		if err != nil {

@@ -24,6 +24,7 @@ type settler struct {
 
 	mu     sync.Mutex
 	recent *simplelru.LRU[entry, struct{}] // acknowledged mail that may still be in the stream, or just was
+	times  *simplelru.LRU[delivered, int64]
 }
 
 // entry is one entry of a mailbox. Sequences are unique within a stream only.
@@ -48,12 +49,14 @@ const (
 	settleBatch  = 128
 	settleQueue  = 4096
 	settleRecent = 2 * settleQueue
+	settleTimes  = settleQueue
 )
 
 func newSettler(s *store, log *slog.Logger) *settler {
 	// The only error is for a size below one.
 	recent, _ := simplelru.NewLRU[entry, struct{}](settleRecent, nil)
-	return &settler{store: s, log: log, jobs: make(chan settlement, settleQueue), recent: recent}
+	times, _ := simplelru.NewLRU[delivered, int64](settleTimes, nil)
+	return &settler{store: s, log: log, jobs: make(chan settlement, settleQueue), recent: recent, times: times}
 }
 
 // add queues one settlement. It blocks when thousands are waiting; run always makes progress.

@@ -79,6 +79,7 @@ func (p *pump) sent(id string) {
 	taken, _ := p.take(id, "")
 	for _, w := range taken {
 		if !p.c.b.acknowledged(p.c.mesh, w.key) {
+			p.c.b.settler.took(w.subject, id, p.c.b.now())
 			p.c.b.settler.add(settlement{subject: w.subject, seq: w.seq})
 		}
 	}

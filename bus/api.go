@@ -57,11 +57,15 @@ const (
 
 // Calls, the last token of mesh.<slug>.<actor>.call.<op>: broker operations carried by the bridge. The reply is the broker's answer frame.
 const (
-	CallListPeers  = "list_peers"
-	CallSetStatus  = "set_status"
-	CallSetSummary = "set_summary"
-	CallJoinGroup  = "join_group"
-	CallLeaveGroup = "leave_group"
+	CallListPeers     = "list_peers"
+	CallSetStatus     = "set_status"
+	CallSetSummary    = "set_summary"
+	CallJoinGroup     = "join_group"
+	CallLeaveGroup    = "leave_group"
+	CallSetVisible    = "set_visible"
+	CallSetProfile    = "set_profile"
+	CallMessageStatus = "message_status"
+	CallMeshSettings  = "mesh_settings"
 )
 
 // SendRequest asks the daemon to accept a message: mesh.<slug>.<actor>.send.<kind>.
@@ -365,24 +369,26 @@ type PeersReply struct {
 
 // Peer is one row of peer list: the broker's fields plus what only this machine knows.
 type Peer struct {
-	Pubkey        string       `json:"pubkey"`
-	MemberPubkey  string       `json:"memberPubkey"`
-	DisplayName   string       `json:"displayName"`
-	Status        string       `json:"status"`
-	Summary       *string      `json:"summary"`
-	Groups        []mesh.Group `json:"groups"`
-	SessionID     string       `json:"sessionId"`
-	ConnectedAt   string       `json:"connectedAt"`
-	Cwd           string       `json:"cwd,omitempty"`
-	Hostname      string       `json:"hostname,omitempty"`
-	PeerType      string       `json:"peerType,omitempty"`
-	Channel       string       `json:"channel,omitempty"`
-	Model         string       `json:"model,omitempty"`
-	Visible       bool         `json:"visible"`
-	PeerRole      string       `json:"peerRole,omitempty"`
-	Mesh          string       `json:"mesh"`
-	IsSelf        bool         `json:"isSelf"`        // of the caller's own member
-	IsThisSession bool         `json:"isThisSession"` // the calling session itself
+	Pubkey        string          `json:"pubkey"`
+	MemberPubkey  string          `json:"memberPubkey"`
+	DisplayName   string          `json:"displayName"`
+	Status        string          `json:"status"`
+	Summary       *string         `json:"summary"`
+	Groups        []mesh.Group    `json:"groups"`
+	SessionID     string          `json:"sessionId"`
+	ConnectedAt   string          `json:"connectedAt"`
+	Cwd           string          `json:"cwd,omitempty"`
+	Hostname      string          `json:"hostname,omitempty"`
+	PeerType      string          `json:"peerType,omitempty"`
+	Channel       string          `json:"channel,omitempty"`
+	Model         string          `json:"model,omitempty"`
+	Visible       bool            `json:"visible"`
+	Stats         json.RawMessage `json:"stats,omitempty"`
+	Profile       json.RawMessage `json:"profile,omitempty"` // avatar, title, bio, capabilities; none is always there
+	PeerRole      string          `json:"peerRole,omitempty"`
+	Mesh          string          `json:"mesh"`
+	IsSelf        bool            `json:"isSelf"`        // of the caller's own member
+	IsThisSession bool            `json:"isThisSession"` // the calling session itself
 }
 
 // ServiceLease is how long an offer of a service lasts without being repeated.

@@ -10,6 +10,7 @@ import (
 	urfave "github.com/urfave/cli/v3"
 
 	"claudemesh/daemon"
+	"claudemesh/wire"
 )
 
 func brokerVerb() verb {
@@ -26,6 +27,9 @@ proxy that adds TLS in front of it before others reach it over a network you do 
 		flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "listen", Value: "127.0.0.1:7900", Usage: "the `ADDRESS` to listen on (default 127.0.0.1:7900)"},
 			&urfave.StringFlag{Name: "data", Usage: "the `DIR` of its store"},
+			&urfave.IntFlag{Name: "send-rate", Value: 3000, Usage: "at most `N` messages per minute from one member (default 3000); 0 for no limit"},
+			&urfave.IntFlag{Name: "send-burst", Value: 1000, Usage: "at most `N` of them at once (default 1000)"},
+			&urfave.BoolFlag{Name: "allow-hook", Usage: "take POST /hook/set-status from any program on this machine, without a signature"},
 			&urfave.StringFlag{Name: "public-url", Usage: "the `URL` that invites name, when it is not the listening address"},
 		},
 		run: func(ctx context.Context, c *call) error {
@@ -34,6 +38,9 @@ proxy that adds TLS in front of it before others reach it over a network you do 
 			}
 			if c.cmd.String("data") == "" {
 				return usagef("a broker needs a place for its store: --data DIR")
+			}
+			if rate, burst := c.cmd.Int("send-rate"), c.cmd.Int("send-burst"); rate < 0 || rate > wire.MaxSendRate || burst < 1 || burst > wire.MaxSendBurst {
+				return usagef("--send-rate is a number up to %d, --send-burst one from 1 to %d", wire.MaxSendRate, wire.MaxSendBurst)
 			}
 			return c.serveBroker(ctx)
 		},
@@ -49,6 +56,7 @@ func (c *call) serveBroker(ctx context.Context) error {
 	err = c.rooms.broker(ctx, daemon.BrokerOptions{
 		Options: daemon.Options{Version: Version, Log: slog.New(slog.NewJSONHandler(c.stderr, nil))},
 		Listen:  c.cmd.String("listen"), DataDir: data, PublicURL: c.cmd.String("public-url"),
+		SendRate: c.cmd.Int("send-rate"), SendBurst: c.cmd.Int("send-burst"), AllowHook: c.cmd.Bool("allow-hook"),
 		Ready: func(addr string) {
 			token := filepath.Join(data, daemon.AdminTokenFile)
 			printErr = c.ui.result(map[string]any{"ok": true, "listen": addr, "data": data, "admin_token_file": token}, func() error {

@@ -67,7 +67,7 @@ To be sure that a repeated command sends one message, give both runs the same --
 }
 
 func messageVerb() verb {
-	return verb{name: "message", short: "send and read messages", subs: []verb{sendVerb(), inboxVerb()}}
+	return verb{name: "message", short: "send and read messages", subs: []verb{sendVerb(), inboxVerb(), messageStatusVerb()}}
 }
 
 // sending is one send on its way.

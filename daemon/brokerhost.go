@@ -185,6 +185,9 @@ type BrokerOptions struct {
 	DataDir   string
 	PublicURL string            // what invites name; default ws://Listen/ws
 	Ready     func(addr string) // called when the port is open
+	SendRate  int               // messages per minute and member; 0: no limit
+	SendBurst int               // messages of one member at once; 0: as many as SendRate
+	AllowHook bool              // see broker.Config
 }
 
 // AdminTokenFile is where a standalone broker keeps the token that POST /cli/mesh/create asks for, inside its data directory.
@@ -235,7 +238,7 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("connect to store: %w", err)
 	}
-	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Dir: o.DataDir, AdminTokenHash: bus.HashToken(strings.TrimSpace(token))})
+	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Dir: o.DataDir, AdminTokenHash: bus.HashToken(strings.TrimSpace(token)), AllowHook: o.AllowHook, Limits: broker.Limits{SendRate: o.SendRate, SendBurst: o.SendBurst}})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}

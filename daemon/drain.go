@@ -21,8 +21,10 @@ const (
 	ackTimeout = 30 * time.Second
 	// sessionGrace is how long a row of a live session waits for the session's own link before the next try.
 	sessionGrace = 250 * time.Millisecond
-	// limiterPause is how long the whole mesh rests when the broker's rate limiter refuses a send. It counts per member, so every row would be refused.
-	limiterPause = 1 * time.Second
+	// limiterPause is how long the whole mesh rests when the broker's rate limiter refuses a send and does not say for how long. It counts per member, so
+	// every row would be refused.
+	limiterPause    = 1 * time.Second
+	limiterPauseMax = time.Minute
 )
 
 func (m *meshRun) drain() {

@@ -157,12 +157,12 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 	if !opName.MatchString(c.Op) || notCallable[c.Op] {
 		return nil, &bus.APIError{Code: 400, Reason: "bad_operation", Detail: fmt.Sprintf("%q is no operation of the broker", c.Op)}
 	}
-	link, key := m.links.Member(), m.joined.Pubkey
+	link, key, own := m.links.Member(), m.joined.Pubkey, ""
 	if c.Actor != bus.User {
 		if s, err := d.session.Get(ctx, c.Actor); err == nil && s.Mesh == c.Slug {
 			key = s.PublicKey
 			if l, ok := m.links.Session(s.ID); ok && ownPresence[c.Op] {
-				link = l
+				link, own = l, s.ID
 			}
 		}
 	}
@@ -176,6 +176,13 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 	case wire.TypeMCPCallResponse:
 		return m.offers.answer(ctx, c)
 	}
+	if ownPresence[c.Op] {
+		reply, err := m.say(ctx, link, own, c.Op, c.Data)
+		if err != nil {
+			return nil, err
+		}
+		return json.RawMessage(reply), nil
+	}
 	reply, err := m.call(ctx, link, c.Op, c.Data)
 	if err != nil {
 		return nil, err
@@ -184,8 +191,10 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 	return json.RawMessage(reply), nil
 }
 
+// ownPresence are the operations about the presence of the connection they come by.
 var ownPresence = map[string]bool{
-	wire.TypeSetStatus: true, wire.TypeSetSummary: true, wire.TypeSetVisible: true, wire.TypeJoinGroup: true, wire.TypeLeaveGroup: true,
+	wire.TypeSetStatus: true, wire.TypeSetSummary: true, wire.TypeSetVisible: true, wire.TypeSetProfile: true, wire.TypeSetStats: true,
+	wire.TypeJoinGroup: true, wire.TypeLeaveGroup: true,
 }
 
 // peers lists the mesh and marks which rows are the caller's.
@@ -213,7 +222,7 @@ func (m *meshRun) peers(ctx context.Context, self string) (any, error) {
 		out.Peers = append(out.Peers, bus.Peer{
 			Pubkey: p.Pubkey, MemberPubkey: p.MemberPubkey, DisplayName: printable(p.DisplayName), Status: p.Status, Summary: p.Summary, Groups: groups,
 			SessionID: p.SessionID, ConnectedAt: p.ConnectedAt, Cwd: p.Cwd, Hostname: p.Hostname, PeerType: p.PeerType, Channel: p.Channel, Model: p.Model,
-			Visible: p.Visible, PeerRole: role, Mesh: m.joined.Slug, IsSelf: p.MemberPubkey == m.joined.Pubkey, IsThisSession: p.Pubkey == self && role == wire.RoleSession,
+			Visible: p.Visible, Stats: asJSON(p.Stats), Profile: asJSON(p.Profile), PeerRole: role, Mesh: m.joined.Slug, IsSelf: p.MemberPubkey == m.joined.Pubkey, IsThisSession: p.Pubkey == self && role == wire.RoleSession,
 		})
 	}
 	return out, nil

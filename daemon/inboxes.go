@@ -141,7 +141,11 @@ func (d *Daemon) pendingInbox(ctx context.Context, c *bus.Call) (any, error) {
 	if c.Actor == bus.User {
 		return nil, &bus.APIError{Code: 400, Reason: "no_session", Detail: "only a session has messages pending; the user lists its inbox"}
 	}
-	msgs, err := d.inbox.Pending(ctx, c.Actor, pendingLimit)
+	pending := d.inbox.Pending
+	if d.busy(ctx, c.Actor) {
+		pending = d.inbox.PendingUrgent
+	}
+	msgs, err := pending(ctx, c.Actor, pendingLimit)
 	if err != nil {
 		return nil, fmt.Errorf("list pending messages: %w", err)
 	}

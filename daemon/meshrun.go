@@ -35,6 +35,7 @@ type meshRun struct {
 	ended   error // why the links gave up for good, nil while they run
 	restEnd time.Time
 	rng     *rand.Rand
+	said    map[string]*said // by session id; "" is the member
 }
 
 // attach starts a joined mesh. Attaching a slug twice is an error.
@@ -46,7 +47,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 	if !mesh.ValidSlug(j.Slug) {
 		return fmt.Errorf("slug %q cannot be a subject token", j.Slug)
 	}
-	m := &meshRun{d: d, joined: j, member: member, wake: make(chan struct{}, 1), rng: newRand(d.opt.Rand)}
+	m := &meshRun{d: d, joined: j, member: member, wake: make(chan struct{}, 1), rng: newRand(d.opt.Rand), said: map[string]*said{}}
 	m.roster, m.offers = newRoster(m), newServices(m)
 	m.ctx, m.cancel = context.WithCancel(d.ctx)
 	host, _ := os.Hostname()
@@ -149,6 +150,7 @@ func (m *meshRun) State(src bridge.Source, s bridge.State) {
 		m.late.flush(m)
 	}
 	m.tasks.Go(func() { m.offers.reopened(src.Session) })
+	m.tasks.Go(func() { m.sayAgain(src.Session) })
 	// Rows whose backoff runs are worth a try at once: the reason for the last failure may have gone with the old connection.
 	if err := m.d.outbox.WakeAll(m.ctx, m.joined.Slug); err != nil && m.ctx.Err() == nil {
 		m.d.opt.Log.Error("outbox_wake_failed", "mesh", m.joined.Slug, "error", err)

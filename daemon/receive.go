@@ -93,7 +93,7 @@ func (m *meshRun) concerned(msg inbox.Message, live []session.Session) []string 
 }
 
 func inGroup(s session.Session, group string) bool {
-	return slices.ContainsFunc(s.Groups, func(g string) bool { return decodeGroup(g).Name == group })
+	return slices.ContainsFunc(s.Groups, func(g string) bool { return mesh.GroupReaches(group, decodeGroup(g).Name) })
 }
 
 // announce publishes a stored message: to each session concerned on its own subject, and once on the subject of its kind for taps and the user's inbox.
@@ -101,6 +101,9 @@ func (m *meshRun) announce(msg inbox.Message, sessions []string) {
 	slug := m.joined.Slug
 	item := inboxItem(inbox.Item{Message: msg, State: stateOf(msg)}, m.addressee(msg))
 	for _, id := range sessions {
+		if msg.Priority != wire.PriorityNow && m.busy(id) {
+			continue // offered when the session is idle; until then it finds it in its inbox
+		}
 		m.d.journal.Publish(bus.SessionMsgSubject(slug, id), item)
 	}
 	switch msg.ToKind {

@@ -76,6 +76,7 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 		d.server.Grants().Revoke(replaced.TokenHash)
 		if old, err := d.mesh(replaced.Mesh); err == nil { // it may have been a session of another mesh
 			old.links.RemoveSession(replaced.ID)
+			old.forget(replaced.ID)
 		}
 	}
 	path, err := d.writeSessionToken(s.ID, token)
@@ -154,6 +155,7 @@ func (m *meshRun) join(s session.Session) error {
 	if err := m.d.server.Grants().Add(s.TokenHash, sessionGrant(s)); err != nil {
 		return fmt.Errorf("admit session: %w", err)
 	}
+	m.recall(s.ID, s.Presence)
 	if err := m.links.AddSession(bridge.SessionIdentity{ID: s.ID, Name: s.Name, Key: key, Cwd: s.Cwd, PID: s.PID, Role: s.Role, Groups: groups}); err != nil {
 		return fmt.Errorf("open session link: %w", err)
 	}
@@ -198,6 +200,7 @@ func (d *Daemon) dropSession(ctx context.Context, s session.Session) error {
 	_ = os.Remove(d.tokenPath(s.ID))
 	if m, err := d.mesh(s.Mesh); err == nil {
 		m.links.RemoveSession(s.ID)
+		m.forget(s.ID)
 	}
 	if _, err := d.inbox.Abandon(ctx, s.ID); err != nil {
 		return fmt.Errorf("release messages of session: %w", err)

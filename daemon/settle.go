@@ -37,8 +37,12 @@ func (m *meshRun) settle(row outbox.Row, ack wire.Ack, err error) {
 	case soon:
 		failed = store.Release(ctx, row.ID, m.d.opt.Clock.Now().Add(sessionGrace), reason)
 	case limited:
-		m.rest(limiterPause)
-		failed = store.Release(ctx, row.ID, m.d.opt.Clock.Now().Add(limiterPause), reason)
+		pause := limiterPause
+		if ms := ack.RetryAfterMS; ms > 0 {
+			pause = min(time.Duration(ms)*time.Millisecond, limiterPauseMax)
+		}
+		m.rest(pause)
+		failed = store.Postpone(ctx, row.ID, m.d.opt.Clock.Now().Add(pause), reason)
 	case later:
 		failed = store.Release(ctx, row.ID, m.d.opt.Clock.Now().Add(m.backoff(row.Attempts)), reason)
 	}
@@ -86,7 +90,7 @@ func judge(ack wire.Ack, err error) (verdict, string) {
 	}
 	text := ack.Error
 	switch {
-	case strings.HasPrefix(text, "rate_limit"):
+	case ack.Code == wire.AckRateLimited, strings.HasPrefix(text, "rate_limit"):
 		return limited, text
 	case ack.Code == wire.AckPayloadTooLarge, strings.HasPrefix(text, "payload too large"),
 		ack.Code == wire.AckIDReused, ack.Code == wire.AckInvalid, strings.HasPrefix(text, "blocked by recipient grants"):
@@ -107,7 +111,9 @@ func (m *meshRun) backoff(attempts int) time.Duration {
 func (m *meshRun) rest(d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.restEnd = m.d.opt.Clock.Now().Add(d)
+	if end := m.d.opt.Clock.Now().Add(d); end.After(m.restEnd) {
+		m.restEnd = end
+	}
 }
 
 func (m *meshRun) restUntil() time.Time {

@@ -19,6 +19,9 @@ const (
 	maxConfig = 4 << 20
 )
 
+// ConfigPath is the config file in a configuration directory.
+func ConfigPath(dir string) string { return filepath.Join(dir, configName) }
+
 // LoadConfig reads config.json in dir. A missing file is an empty Config; one that
 // cannot be understood, or is longer than 4 MiB, is an error that wraps
 // [ErrConfigCorrupt]. It takes no lock: the file is only ever replaced as a whole.

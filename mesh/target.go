@@ -49,6 +49,11 @@ type Group struct {
 	Role string `json:"role,omitempty"`
 }
 
+// GroupReaches reports whether a message to a group reaches the members of another: itself, and what is below it. "a" reaches "a/b" and "a/b/c".
+func GroupReaches(to, in string) bool {
+	return in == to || len(in) > len(to) && in[:len(to)] == to && in[len(to)] == '/'
+}
+
 // ParseTarget reads a recipient:
 //
 //   - @all           everybody in the mesh

@@ -24,10 +24,16 @@ const (
 	TypeSetSummary    = "set_summary"
 	TypeSetVisible    = "set_visible"
 	TypeSetStats      = "set_stats"
+	TypeSetProfile    = "set_profile"
 	TypeJoinGroup     = "join_group"
 	TypeLeaveGroup    = "leave_group"
 	TypeInviteCreate  = "invite_create"
 	TypeInviteCreated = "invite_created"
+
+	TypeMessageStatus       = "message_status"
+	TypeMessageStatusResult = "message_status_result"
+	TypeMeshSettings        = "mesh_settings"        // ours
+	TypeMeshSettingsResult  = "mesh_settings_result" // ours
 )
 
 // Limits of one frame.
@@ -47,6 +53,12 @@ const (
 	MaxTextBytes = 4096
 	// MaxGroups bounds the groups of one connection.
 	MaxGroups = 64
+	// MaxProfileCapabilities bounds the list of what a peer says it can do, MaxBioBytes the text about it.
+	MaxProfileCapabilities = 32
+	MaxBioBytes            = 1024
+	// MaxSendRate and MaxSendBurst bound what a team may set as its rate limit.
+	MaxSendRate  = 1_000_000
+	MaxSendBurst = 100_000
 )
 
 var (

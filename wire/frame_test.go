@@ -227,6 +227,7 @@ func FuzzDecode(f *testing.F) {
 			&VaultSet{}, &VaultGet{}, &VaultKey{}, &VaultGetResult{}, &VaultListResult{}, &FileRef{}, &FileURL{}, &ListFiles{}, &FileList{}, &FileStatusResult{}, &GrantFileAccess{}, &FileDeleted{},
 			&SetState{}, &GetState{}, &DeleteState{}, &ListState{}, &StateResult{}, &StateList{}, &StateChange{}, &Remember{}, &Recall{}, &Forget{}, &MemoryResults{},
 			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},
+			&SetProfile{}, &MessageStatus{}, &MessageStatusResult{}, &MeshSettings{}, &MeshSettingsResult{},
 		} {
 			if Decode(data, v) != nil {
 				continue

@@ -15,6 +15,8 @@ const (
 	CapReceipts = "receipts"
 	// CapOwnMulticast: the client wants multicasts of its own member too, because it serves several sessions; it drops the echo of the sending session.
 	CapOwnMulticast = "own_multicast"
+	// CapOwnGating: the client holds messages back by itself while it is working or wants no disturbance; the broker pushes whatever the status is.
+	CapOwnGating = "own_gating"
 	// CapChanges: the client wants frames of ours that tell of changes which the reference tells nobody, such as skill_change.
 	CapChanges = "changes"
 )
@@ -139,6 +141,7 @@ type Stats struct {
 	MessagesOut int64 `json:"messagesOut"`
 	ToolCalls   int64 `json:"toolCalls"`
 	Errors      int64 `json:"errors"`
+	Uptime      int64 `json:"uptime,omitempty"` // seconds; of the connection, never restored
 }
 
 func required(field, s string) error {

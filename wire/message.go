@@ -62,6 +62,8 @@ type Ack struct {
 	Duplicate bool `json:"duplicate,omitempty"`
 	// Code is a machine name for Error (AckPayloadTooLarge, …); without Error it qualifies the success of a forget (CodeNotFound). Ours.
 	Code string `json:"code,omitempty"`
+	// RetryAfterMS is how long to wait after AckRateLimited, in milliseconds. Ours.
+	RetryAfterMS int64 `json:"retry_after_ms,omitempty"`
 }
 
 // Machine names of refused sends, in Ack.Code.
@@ -71,6 +73,7 @@ const (
 	AckIDReused        = "idempotency_key_reused"
 	AckInvalid         = "invalid"
 	AckUnavailable     = "unavailable"
+	AckRateLimited     = "rate_limited"
 )
 
 // Push carries one message, or one system event, to a client.
@@ -194,6 +197,8 @@ const (
 	CodeNotFound            = "not_found"
 	CodeLimit               = "limit"
 	CodeUnavailable         = "unavailable"
+	CodeInvalidArgument     = "invalid_argument"
+	CodeAmbiguousPrefix     = "ambiguous_prefix"
 )
 
 // WebSocket close codes beyond RFC 6455.

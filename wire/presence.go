@@ -37,6 +37,7 @@ type Peer struct {
 	Model        string       `json:"model,omitempty"`
 	Stats        *Stats       `json:"stats,omitempty"`
 	Visible      bool         `json:"visible"`
+	Profile      *PeerProfile `json:"profile,omitempty"`
 	PeerRole     string       `json:"peerRole,omitempty"`
 }
 
@@ -72,6 +73,68 @@ type SetSummary struct {
 
 // Validate checks the length.
 func (s SetSummary) Validate() error { return tooLong("summary", s.Summary, MaxTextBytes) }
+
+// PeerProfile is what a peer tells about itself. Empty fields are absent.
+type PeerProfile struct {
+	Avatar       string   `json:"avatar,omitempty"` // an emoji or a URL
+	Title        string   `json:"title,omitempty"`
+	Bio          string   `json:"bio,omitempty"`
+	Capabilities []string `json:"capabilities,omitempty"` // free words: what it can do
+}
+
+// SetProfile changes the connection's profile: fields that are absent stay, those that are empty are removed. The answer is an ack with the request id in id
+// and _reqId.
+type SetProfile struct {
+	Type         string    `json:"type,omitempty"`
+	Avatar       *string   `json:"avatar,omitempty"`
+	Title        *string   `json:"title,omitempty"`
+	Bio          *string   `json:"bio,omitempty"`
+	Capabilities *[]string `json:"capabilities,omitempty"`
+	ReqID        string    `json:"_reqId,omitempty"`
+}
+
+// Validate checks lengths and the number of capabilities.
+func (s SetProfile) Validate() error {
+	var caps []string
+	if s.Capabilities != nil {
+		caps = *s.Capabilities
+	}
+	if len(caps) > MaxProfileCapabilities {
+		return fmt.Errorf("%w: more than %d capabilities", ErrInvalid, MaxProfileCapabilities)
+	}
+	for _, c := range caps {
+		if err := firstError(required("capability", c), tooLong("capability", c, MaxNameBytes)); err != nil {
+			return err
+		}
+	}
+	text := func(p *string) string {
+		if p == nil {
+			return ""
+		}
+		return *p
+	}
+	return firstError(tooLong("avatar", text(s.Avatar), MaxNameBytes*4), tooLong("title", text(s.Title), MaxNameBytes), tooLong("bio", text(s.Bio), MaxBioBytes))
+}
+
+// Apply is p with the changes of s, nil when nothing is left of it.
+func (s SetProfile) Apply(p *PeerProfile) *PeerProfile {
+	var out PeerProfile
+	if p != nil {
+		out = *p
+	}
+	for _, f := range []struct{ to, from *string }{{&out.Avatar, s.Avatar}, {&out.Title, s.Title}, {&out.Bio, s.Bio}} {
+		if f.from != nil {
+			*f.to = *f.from
+		}
+	}
+	if s.Capabilities != nil {
+		out.Capabilities = *s.Capabilities
+	}
+	if out.Avatar == "" && out.Title == "" && out.Bio == "" && len(out.Capabilities) == 0 {
+		return nil
+	}
+	return &out
+}
 
 // JoinGroup adds the connection to a group, or changes its role there.
 type JoinGroup struct {

@@ -298,8 +298,8 @@ func TestTheFile(t *testing.T) {
 func TestEveryLetterIsAWordOrNothing(t *testing.T) {
 	v := open(t, "")
 	put(t, v, Doc{"m", "memory", "1", "apples"})
-	var letters []rune // Go's tables of letters are newer than the tokenizer's: what one takes for a word may be nothing to the other
-	for r := rune(0); r < unicode.MaxRune; r++ {
+	var letters []rune                              // Go's tables of letters are newer than the tokenizer's: what one takes for a word may be nothing to the other
+	for r := rune(0); r < unicode.MaxRune; r += 7 { // a few of every script
 		if partOfWord(r) && !(r >= 0x4E00 && r < 0xD800 || r >= 0x20000) {
 			letters = append(letters, r)
 		}

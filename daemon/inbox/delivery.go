@@ -3,14 +3,21 @@ package inbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"claudemesh/daemon/groupcommit"
+	"claudemesh/mesh"
 )
 
 // Pending returns what a session has not been shown yet, open or pushed without proof, oldest first. limit 0 means 100.
 func (s *Store) Pending(ctx context.Context, session string, limit int) ([]Message, error) {
 	return collect(s.db.Query(ctx, selectWaiting, session, bound(limit)))
+}
+
+// PendingUrgent is Pending for messages of the priority now only.
+func (s *Store) PendingUrgent(ctx context.Context, session string, limit int) ([]Message, error) {
+	return collect(s.db.Query(ctx, selectUrgent, session, bound(limit)))
 }
 
 // Deliveries returns the delivery rows of one message.
@@ -75,17 +82,16 @@ func (s *Store) Surfaced(ctx context.Context, session string, ids []string, via 
 }
 
 // AdoptOrphans gives a session the messages of its mesh that are for the member, for everybody or for one of groups
-// (names, with or without "@" and ":role") and that nobody has: no session has a delivery row and the user has not seen
+// (names, with or without "@" and ":role"; a message to a group is also for those below it) and that nobody has: no session has a delivery row and the user has not seen
 // them. They are returned oldest first. Of two sessions that ask at once one gets each message.
-func (s *Store) AdoptOrphans(ctx context.Context, mesh, session string, groups []string) ([]Message, error) {
-	member := map[string]bool{}
-	for _, g := range groups {
-		name, _, _ := strings.Cut(strings.TrimPrefix(g, "@"), ":")
-		member["@"+name] = true
+func (s *Store) AdoptOrphans(ctx context.Context, slug, session string, groups []string) ([]Message, error) {
+	in := func(target string) bool {
+		return slices.ContainsFunc(groups, func(g string) bool {
+			name, _, _ := strings.Cut(strings.TrimPrefix(g, "@"), ":")
+			return mesh.GroupReaches(strings.TrimPrefix(target, "@"), name)
+		})
 	}
-	return s.adopt(ctx, session, func(m Message) bool {
-		return m.ToKind != ToGroup || member[m.TargetSpec]
-	}, multicastOrphans, mesh)
+	return s.adopt(ctx, session, func(m Message) bool { return m.ToKind != ToGroup || in(m.TargetSpec) }, multicastOrphans, slug)
 }
 
 // Inherit gives a session the messages addressed to its key, publicKey, that nobody has. An earlier session held the

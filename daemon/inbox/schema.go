@@ -72,6 +72,8 @@ const (
  coalesce(surfaced_at, 0), coalesce(seen_at, 0) FROM deliveries WHERE message_id = ? ORDER BY session_id`
 	selectWaiting = `SELECT ` + columns + ` FROM deliveries d JOIN messages m ON m.id = d.message_id
  WHERE d.session_id = ? AND d.state <> 'surfaced' ORDER BY d.seq LIMIT ?`
+	selectUrgent = `SELECT ` + columns + ` FROM deliveries d JOIN messages m ON m.id = d.message_id
+ WHERE d.session_id = ? AND d.state <> 'surfaced' AND m.priority = 'now' ORDER BY d.seq LIMIT ?`
 	// Every transition is limited to the session's own row and to the states it may leave.
 	pushDelivery    = `UPDATE deliveries SET state = 'pushed', pushed_at = ? WHERE message_id = ? AND session_id = ? AND state <> 'surfaced'`
 	surfaceDelivery = `UPDATE deliveries SET state = 'surfaced', via = ?, surfaced_at = ?

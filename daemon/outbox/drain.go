@@ -137,6 +137,11 @@ func (s *Store) Release(ctx context.Context, id string, next time.Time, lastErr 
 	return s.move(ctx, "release", releaseRow, id, next.UnixMilli(), lastErr, id)
 }
 
+// Postpone is Release of a row whose attempt does not count: the broker asked to come back at next.
+func (s *Store) Postpone(ctx context.Context, id string, next time.Time, lastErr string) error {
+	return s.move(ctx, "postpone", postponeRow, id, next.UnixMilli(), lastErr, id)
+}
+
 // Kill gives a row up for good: pending or inflight → dead. ErrState when it is in neither.
 func (s *Store) Kill(ctx context.Context, id, reason string) error {
 	return s.move(ctx, "give up", killRow, id, reason, id)

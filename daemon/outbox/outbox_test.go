@@ -249,6 +249,24 @@ func TestRowsOfOneRecipientKeepTheirOrder(t *testing.T) {
 	}
 }
 
+func TestAPostponedAttemptDoesNotCount(t *testing.T) {
+	s, clock := openTest(t)
+	accept(t, s, message("b1", "bob"))
+	for range 3 {
+		row := claim(t, s, 1)[0]
+		if row.Attempts != 1 {
+			t.Fatalf("%d attempts", row.Attempts)
+		}
+		if err := s.Postpone(t.Context(), row.ID, clock.Now().Add(time.Second), "slow down"); err != nil {
+			t.Fatal(err)
+		}
+		if got := claim(t, s, 1); len(got) != 0 {
+			t.Fatalf("claimed %q before its time", cmids(got))
+		}
+		clock.Advance(time.Second)
+	}
+}
+
 func TestALaterRowWaitsForAnEarlierOneBehindADueHead(t *testing.T) {
 	s, clock := openTest(t)
 	for _, target := range []string{"bob", "robert", "b"} {

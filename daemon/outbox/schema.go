@@ -70,9 +70,10 @@ const (
 	resolveRow = `UPDATE outbox SET target_spec = ? WHERE id = ? AND status IN ('pending', 'inflight') AND target_spec IS NULL`
 	sendRow    = `UPDATE outbox SET status = 'done', broker_message_id = ?, delivered_at = ?, last_error = NULL
  WHERE id = ? AND status = 'inflight'`
-	releaseRow = `UPDATE outbox SET status = 'pending', next_attempt_at = ?, last_error = ? WHERE id = ? AND status = 'inflight'`
-	killRow    = `UPDATE outbox SET status = 'dead', last_error = ? WHERE id = ? AND status IN ('pending', 'inflight')`
-	abortRow   = `UPDATE outbox SET status = 'aborted', aborted_at = ?, aborted_by = ?, superseded_by = ?
+	releaseRow  = `UPDATE outbox SET status = 'pending', next_attempt_at = ?, last_error = ? WHERE id = ? AND status = 'inflight'`
+	postponeRow = `UPDATE outbox SET status = 'pending', attempts = max(attempts - 1, 0), next_attempt_at = ?, last_error = ? WHERE id = ? AND status = 'inflight'`
+	killRow     = `UPDATE outbox SET status = 'dead', last_error = ? WHERE id = ? AND status IN ('pending', 'inflight')`
+	abortRow    = `UPDATE outbox SET status = 'aborted', aborted_at = ?, aborted_by = ?, superseded_by = ?
  WHERE id = ? AND status IN ('pending', 'inflight', 'dead')`
 	recoverRows = `UPDATE outbox SET status = 'pending', next_attempt_at = ? WHERE status = 'inflight'`
 	wakeRows    = `UPDATE outbox SET next_attempt_at = ?1 WHERE status = 'pending' AND mesh = ?2 AND next_attempt_at > ?1`

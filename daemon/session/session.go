@@ -51,6 +51,7 @@ type Session struct {
 	RegisteredAt time.Time // millisecond resolution, as all times here
 	LastSeenAt   time.Time
 	EndedAt      time.Time // zero while live
+	Presence     []byte    // see SetPresence; nil when it said nothing
 }
 
 // Registration is what a caller hands to [Store.Register]. Mesh, Name and TokenHash are required.

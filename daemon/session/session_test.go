@@ -223,6 +223,34 @@ func TestEndAndTouchOnlyWorkOnLiveSessions(t *testing.T) {
 	}
 }
 
+func TestGroupsAndPresenceOfALiveSessionCanChange(t *testing.T) {
+	s, _ := openTest(t)
+	register(t, s, registration("s1", "bob", 1))
+	for _, groups := range [][]string{{"dev", "ops:lead"}, nil} {
+		if err := s.SetGroups(t.Context(), "s1", groups); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Get(t.Context(), "s1"); err != nil || len(got.Groups) != len(groups) || got.Presence != nil {
+			t.Fatalf("%+v %v", got, err)
+		}
+	}
+	if err := s.SetPresence(t.Context(), "s1", []byte("busy")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Get(t.Context(), "s1"); err != nil || string(got.Presence) != "busy" {
+		t.Fatalf("%+v %v", got, err)
+	}
+	if _, err := s.End(t.Context(), "s1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetGroups(t.Context(), "s1", nil); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+	if err := s.SetPresence(t.Context(), "s1", nil); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+}
+
 // table is a process table the test writes.
 type table map[int]struct {
 	start string

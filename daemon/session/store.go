@@ -76,19 +76,41 @@ func (s *Store) End(ctx context.Context, id string) (ended Session, err error) {
 	return ended, nil
 }
 
-// Touch notes that a live session has been heard of. Error: ErrNotFound when there is none.
-func (s *Store) Touch(ctx context.Context, id string) error {
-	err := s.db.Note(ctx, func(tx *groupcommit.Tx) error {
-		changed, err := tx.Exec(touchSession, s.now(), id)
+// SetGroups replaces the groups of a live session. Error: ErrNotFound when there is none.
+func (s *Store) SetGroups(ctx context.Context, id string, groups []string) error {
+	if groups == nil {
+		groups = []string{}
+	}
+	list, err := encodeList(groups)
+	if err != nil {
+		return err
+	}
+	return change(ctx, "set groups of session", s.db.Write, setGroups, list, id)
+}
+
+// SetPresence keeps what a live session says of itself, opaque to the registry. Error: ErrNotFound when there is none.
+func (s *Store) SetPresence(ctx context.Context, id string, presence []byte) error {
+	return change(ctx, "set presence of session", s.db.Note, setPresence, presence, id)
+}
+
+// change runs one update of one session through write.
+func change(ctx context.Context, what string, write func(context.Context, func(*groupcommit.Tx) error) error, query string, args ...any) error {
+	err := write(ctx, func(tx *groupcommit.Tx) error {
+		changed, err := tx.Exec(query, args...)
 		if err == nil && changed == 0 {
 			err = ErrNotFound
 		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("touch session: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
+}
+
+// Touch notes that a live session has been heard of. Error: ErrNotFound when there is none.
+func (s *Store) Touch(ctx context.Context, id string) error {
+	return change(ctx, "touch session", s.db.Note, touchSession, s.now(), id)
 }
 
 func (s *Store) now() int64 { return s.clock.Now().UnixMilli() }
@@ -115,7 +137,7 @@ func collect(rows *sql.Rows, err error) ([]Session, error) {
 		var hash, groups, caps []byte
 		var registered, seen, ended int64
 		if err := rows.Scan(&s.ID, &s.Mesh, &s.Name, &secret, &s.PublicKey, &hash, &s.PID, &s.StartTime, &s.Cwd, &s.Role,
-			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended); err != nil {
+			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended, &s.Presence); err != nil {
 			return nil, fmt.Errorf("read sessions: %w", err)
 		}
 		s.KeySecret = Secret(secret)
