@@ -31,8 +31,10 @@ test-long:
 	CLAUDEMESH_TEST_LONG=1 $(GO) test -count=1 -timeout 60m ./...
 	GO='$(GO)' FUZZTIME=$(FUZZTIME) ./docs/fuzz.sh
 
+# BENCH=-quick for a tenth of it, BENCH='-only idle' for one part; without -full nothing is measured with 10,000 connections and a million messages.
+BENCH ?= -full
 bench: build
-	$(GO) run ./testenv/bench -bin $(BIN)
+	$(GO) run ./testenv/bench -bin $(BIN) $(BENCH)
 
 install: build
 	mkdir -p '$(PREFIX)'

@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},
+	"testenv/crowd":      {"wire", "mesh"},
 	"testenv/bench":      nil,
 	// What a command of the product runs imports no testing package and no room but the protocol's.
 	"testenv/conformance": {"bridge", "wire", "mesh"},
@@ -37,8 +38,8 @@ var mayImport = map[string][]string{
 // Packages of others that only some rooms may touch.
 var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
-	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/bench", "testenv/conformance"},
-	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/bench"},
+	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance"},
+	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench"},
 	"modernc.org/sqlite":             {"daemon/groupcommit", "broker/fts"},
 }
 

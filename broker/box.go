@@ -7,7 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// box is one mailbox being read. Live copies arrive by subscription; a bounded number waits here, and when there are more, or some were missed, gap sends
+// box is one mailbox being read. Live copies arrive from live; a bounded number waits here, and when there are more, or some were missed, gap sends
 // the pump to the stream.
 type box struct {
 	subject, key string
@@ -38,10 +38,14 @@ func (p *pump) copy(b *box, m *nats.Msg) {
 		b.queue = append(b.queue, copied{seq, last, m.Data})
 	}
 	b.mu.Unlock()
-	select {
-	case p.signal <- struct{}{}:
-	default:
-	}
+	p.kick()
+}
+
+// missed says that copies may have been lost.
+func (b *box) missed() {
+	b.mu.Lock()
+	b.gap = true
+	b.mu.Unlock()
 }
 
 func (b *box) take() (queue []copied, gap bool) {

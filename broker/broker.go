@@ -28,21 +28,24 @@ type Broker struct {
 	started  time.Time
 	upgrader websocket.Upgrader
 
+	files     *files
+	fan       *fanout
+	settler   *settler
+	live      *live
+	committer *committer // nil: the store does not sync every write
+	view      *searchView
+	memories  *index
+	shelves   shelves
+
 	used  *lru.Cache[string, struct{}] // signatures of HTTP requests
 	hooks *hookLimiter
-
-	files    *files
-	fan      *fanout
-	settler  *settler
-	view     *searchView
-	memories *index
-	shelves  shelves
 
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
 	meshes   map[string]*meshState
 	sockets  map[*conn]struct{}
-	greeting int // sockets that have not said hello
+	greeting int     // sockets that have not said hello
+	silent   []*conn // those of them that are upgraded, the oldest first
 	calls    map[string]*serviceCall
 
 	saving  sync.Mutex // one save of presence at a time, see saveMember
@@ -72,7 +75,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
 		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, calls: map[string]*serviceCall{},
-		upgrader: websocket.Upgrader{ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: writeDeadline},
+		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: writeDeadline},
 	}
 	b.hooks = newHookLimiter()
 	var err error
@@ -82,8 +85,8 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.store, err = openStore(ctx, cfg.NC, b.lim); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
-	var cursor uint64
-	if cursor, err = b.load(ctx); err != nil {
+	var at position
+	if at, err = b.load(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
 	if b.idSecret == nil {
@@ -105,20 +108,28 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.memories, err = newIndex(ctx, b.view, b.log, b.store.dataS, dataPrefix+recordKey(familyMemory, "*", "*"), memoryDocs); err != nil {
 		return nil, errors.Join(fmt.Errorf("open broker: %w", err), b.view.Close())
 	}
+	if b.live, err = openLive(cfg.NC); err != nil {
+		return nil, errors.Join(fmt.Errorf("open broker: %w", err), b.view.Close())
+	}
 	run, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
-	b.fan = newFanout(b.store, b.clock, b.log, cursor)
+	b.fan = newFanout(b.store, b.clock, b.log, at, !cfg.Unsynced)
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
 	b.workers.Go(func() { b.files.sweepLoop(run) })
 	b.workers.Go(func() { b.sweepStatus(run) })
+	if !cfg.Unsynced {
+		b.committer = newCommitter(b.store)
+		go b.committer.run() // Close waits for it, behind everybody who may still use it
+	}
+	b.workers.Go(b.live.watch)
 	b.workers.Go(func() { b.memories.catchUp(run) })
 	return b, nil
 }
 
-// load fills the caches from the bucket and returns the fan-out's cursor.
-func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
+// load fills the caches from the bucket and returns the fan-out's position.
+func (b *Broker) load(ctx context.Context) (at position, err error) {
 	type pending struct {
 		kind, meshID, key string
 		value             []byte
@@ -129,7 +140,7 @@ func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
 		case idSecretKey:
 			return json.Unmarshal(value, &b.idSecret)
 		case cursorKey:
-			return json.Unmarshal(value, &cursor)
+			return json.Unmarshal(value, &at)
 		case "mesh":
 			var rec meshRecord
 			if err := json.Unmarshal(value, &rec); err != nil {
@@ -142,18 +153,18 @@ func (b *Broker) load(ctx context.Context) (cursor uint64, err error) {
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return at, err
 	}
 	for _, kind := range []string{"member", "state", "session"} {
 		for _, p := range later {
 			if m := b.meshes[p.meshID]; m != nil && p.kind == kind {
 				if err := m.load(p.kind, p.key, p.value); err != nil {
-					return 0, fmt.Errorf("read bucket: %s %s: %w", p.kind, p.key, err)
+					return at, fmt.Errorf("read bucket: %s %s: %w", p.kind, p.key, err)
 				}
 			}
 		}
 	}
-	return cursor, nil
+	return at, nil
 }
 
 // Close tells every client that the broker goes (1001 "shutting down"), waits for their connections and the workers, and saves where the fan-out is.
@@ -187,9 +198,13 @@ func (b *Broker) Close(ctx context.Context) error {
 		}
 		<-done
 	}
+	b.live.close()
 	b.settler.close()
 	b.stop()
 	b.workers.Wait()
+	if b.committer != nil {
+		b.committer.close()
+	}
 	if saveErr := b.fan.save(context.WithoutCancel(ctx)); saveErr != nil {
 		err = errors.Join(err, fmt.Errorf("close broker: %w", saveErr))
 	}

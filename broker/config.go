@@ -20,6 +20,8 @@ type Config struct {
 	Version   string          // shown by GET /health
 	PublicURL string          // the ws or wss URL under which clients reach this broker; returned with created meshes
 	Limits    Limits
+	// Unsynced says that the store does not sync every write, so that nothing is gained by writing many at once.
+	Unsynced bool
 	// Dir is an existing directory for what can be made again, the search view. Empty: it is kept in memory and made at every start.
 	Dir string
 	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
@@ -33,7 +35,7 @@ type Config struct {
 type Limits struct {
 	ConnsPerMesh      int           // 1000 registered connections per mesh
 	Conns             int           // 4096 sockets in all
-	Unauthenticated   int           // 256 sockets that have not said hello yet
+	Unauthenticated   int           // 256 sockets that have not said hello yet; of more, the longest silent are closed
 	HelloDeadline     time.Duration // 10 s from upgrade to hello
 	MaxStore          int64         // 1 GiB of disk for all streams together
 	Retention         time.Duration // 30 days: life of undelivered mail and of the memory of client message ids
@@ -101,14 +103,17 @@ const (
 	readDeadline  = 75 * time.Second // a socket that answers none for this long is dead
 	writeDeadline = 10 * time.Second // one frame
 	lingerFor     = time.Second      // after a close frame, for the peer's
+	graceful      = time.Second      // for a hello, however many sockets are waiting
 	storeDeadline = 10 * time.Second // one request to JetStream
 )
 
 const (
-	outboundFrames = 64  // frames waiting for one socket's writer
+	outboundFrames = 16  // frames waiting for one socket's writer
 	outboundEvents = 256 // presence events waiting for it; further ones are dropped
 	liveCopies     = 256 // republished references waiting for one connection; further ones are read from the stream
 	maxGarbage     = 20  // frames in a row that are not JSON, or precede hello
 	helloMaxBytes  = 64 << 10
-	usedSignatures = 65536 // of HTTP requests, remembered; the older ones are refused by their timestamps
+	readBuffer     = 2 << 10 // of each socket
+	writeBuffer    = 4 << 10 // of each socket that is being written to
+	usedSignatures = 65536   // of HTTP requests, remembered; the older ones are refused by their timestamps
 )

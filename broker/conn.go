@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,8 +16,9 @@ import (
 	"claudemesh/wire"
 )
 
-// conn is one socket, and after its hello one presence. Four goroutines serve it, all ended before the reader returns: the reader handles frames one
-// after the other, the writer alone writes messages, the acker answers sends in order, the pump reads the mailboxes.
+// conn is one socket, and after its hello one presence. Up to four goroutines serve it, all ended before serve returns: the reader handles frames one after
+// the other, the writer alone writes messages, the acker (from the first send on) answers sends in order, the pump (while there is mail) reads the
+// mailboxes. Ten thousand idle connections are to fit in a few hundred megabytes, so what only a busy one needs is made when it is needed.
 type conn struct {
 	b    *Broker
 	ws   *websocket.Conn
@@ -24,9 +26,10 @@ type conn struct {
 	ctx  context.Context // ends when the socket is to be given up
 	halt context.CancelFunc
 
-	out      chan frame  // blocking: answers and mail
-	events   chan []byte // never blocks: presence events
-	sends    chan pendingSend
+	out      chan frame        // blocking: answers and mail
+	events   eventQueue        // never blocks: presence events
+	sends    chan *pendingSend // of the reader: nil until the first send
+	acker    sync.WaitGroup
 	readDone chan struct{}
 	closing  sync.Once
 	garbage  int  // of the reader: bad frames in a row
@@ -95,11 +98,13 @@ func (c *conn) routingKey() string {
 func (c *conn) serve() {
 	var wg sync.WaitGroup
 	wg.Go(c.write)
-	wg.Go(c.answerSends)
 	c.read()
 	c.halt()
 	close(c.readDone)
-	close(c.sends)
+	if c.sends != nil {
+		close(c.sends)
+		c.acker.Wait()
+	}
 	if c.pump != nil {
 		c.pump.wait()
 	}
@@ -129,15 +134,31 @@ func (c *conn) read() {
 		if c.ctx.Err() != nil {
 			continue // the close frame is out; what still arrives is read only so that the peer sees it
 		}
-		c.handle(data)
+		if !c.survive(data) {
+			return
+		}
 		alive()
 	}
+}
+
+// survive handles a frame; a fault in that costs this connection and no other.
+func (c *conn) survive(data []byte) (ok bool) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			c.log.Error("frame not handled", "panic", fault, "stack", string(debug.Stack()))
+			c.close(websocket.CloseInternalServerErr, "internal")
+			ok = false
+		}
+	}()
+	c.handle(data)
+	return true
 }
 
 func (c *conn) write() {
 	ping := c.b.clock.NewTicker(pingEvery)
 	defer ping.Stop()
-	var events chan []byte // nil until the hello_ack is out
+	greeted := false
+	var events chan struct{} // nil until the hello_ack is out
 	for {
 		var f frame
 		select {
@@ -145,9 +166,13 @@ func (c *conn) write() {
 			c.linger()
 			return
 		case f = <-c.out:
-		case f.data = <-events:
+		case <-events:
+			var ok bool
+			if f.data, ok = c.events.take(); !ok {
+				continue
+			}
 		case <-ping.Chan():
-			if events != nil && c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeDeadline)) != nil {
+			if greeted && c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeDeadline)) != nil {
 				c.cut()
 			}
 			continue
@@ -161,7 +186,7 @@ func (c *conn) write() {
 			f.sent()
 		}
 		if f.hello {
-			events = c.events
+			greeted, events = true, c.events.some
 		}
 		if f.refuse != nil {
 			c.close(f.refuse.code, f.refuse.reason)
@@ -242,9 +267,48 @@ func (c *conn) refuse(code int, reason, errorCode, message string) {
 
 // event queues a presence event, or drops it when the client does not keep up: events are hints, the list of peers is the truth.
 func (c *conn) event(data []byte) {
-	select {
-	case c.events <- data:
-	default:
+	if !c.events.add(data) {
 		c.b.dropped.Add(1)
+	}
+}
+
+// eventQueue is a bounded queue that takes no room while it is empty.
+type eventQueue struct {
+	some chan struct{} // there is at least one
+
+	mu      sync.Mutex
+	waiting [][]byte
+}
+
+func (q *eventQueue) add(data []byte) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) >= outboundEvents {
+		return false
+	}
+	q.waiting = append(q.waiting, data)
+	q.signal()
+	return true
+}
+
+func (q *eventQueue) take() (data []byte, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) == 0 {
+		return nil, false
+	}
+	data, q.waiting[0], q.waiting = q.waiting[0], nil, q.waiting[1:]
+	if len(q.waiting) == 0 {
+		q.waiting = nil
+	} else {
+		q.signal()
+	}
+	return data, true
+}
+
+func (q *eventQueue) signal() {
+	select {
+	case q.some <- struct{}{}:
+	default:
 	}
 }

@@ -69,6 +69,7 @@ func (b *Broker) depart(c *conn) {
 	delete(b.sockets, c)
 	if c.mesh == nil {
 		b.greeting--
+		b.spoken(c)
 		b.mu.Unlock()
 		return
 	}

@@ -40,7 +40,7 @@ func TestTheFanOutRepairsWhatACrashLeft(t *testing.T) {
 	})
 	t.Run("a message without references gets them", func(t *testing.T) {
 		rec := accepted{ID: mustID(t), CMID: "orphan", Mesh: r.mesh.ID, MemberID: r.mesh.MemberID, MemberPubkey: r.owner.PublicKey(), Target: bob.PublicKey(), To: []string{bob.PublicKey()}, Priority: "next"}
-		if _, err := r.broker.store.js.PublishMsg(t.Context(), &nats.Msg{Subject: acceptSubject(rec.Mesh, rec.ID), Data: mustJSON(t, rec)}); err != nil {
+		if _, err := r.broker.store.js.PublishMsg(t.Context(), &nats.Msg{Subject: acceptSubject(rec.Mesh, rec.ID), Data: mustJSON(t, &rec)}); err != nil {
 			t.Fatal(err)
 		}
 		r.restart()

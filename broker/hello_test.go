@@ -122,9 +122,11 @@ func TestAConnectionThatSaysNothingIsClosed(t *testing.T) {
 }
 
 func TestCapacity(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Limits.ConnsPerMesh, c.Limits.Unauthenticated = 2, 2 })
+	clock, stopped := fakeClock(time.Now())
+	r := newRig(t, stopped, func(c *Config) { c.Limits.ConnsPerMesh, c.Limits.Unauthenticated = 2, 2 })
 	bob := r.addMember("bob")
 	a, b := r.member(r.owner), r.member(bob)
+	var silent []*client
 	t.Run("a full mesh refuses", func(t *testing.T) {
 		c := r.dial()
 		c.write(r.helloFrame(bob, withSession("third")))
@@ -150,12 +152,21 @@ func TestCapacity(t *testing.T) {
 		}
 	})
 	t.Run("more sockets than allowed are turned away before the upgrade", func(t *testing.T) {
-		r.dial()
-		r.dial()
+		silent = []*client{r.dial(), r.dial()}
 		_, res, err := websocket.DefaultDialer.Dial(r.wsURL(), nil)
 		if err == nil || res == nil || res.StatusCode != 503 {
 			t.Errorf("%v %v", res, err)
 		}
+	})
+	t.Run("unless one of those there has been silent for a while: it makes room", func(t *testing.T) {
+		clock.Advance(graceful)
+		a2 := r.member(r.owner) // takes its own place
+		if code, reason := silent[0].closed(); code != websocket.ClosePolicyViolation || reason != "hello_timeout" {
+			t.Errorf("closed with %d %q", code, reason)
+		}
+		a2.settle()
+		silent[1].write(r.helloFrame(bob)) // the other one still can
+		silent[1].wait(wire.TypeHelloAck)
 	})
 }
 

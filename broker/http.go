@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/gorilla/websocket"
@@ -17,45 +18,65 @@ import (
 
 const maxBody = 64 << 10
 
-// serveWS upgrades and serves one socket until it ends.
+// serveWS upgrades and serves one socket until it ends, on a goroutine of its own: what the HTTP server keeps for a request goes when this returns.
 func (b *Broker) serveWS(w http.ResponseWriter, r *http.Request) {
 	if !b.admitSocket() {
 		http.Error(w, "too many connections", http.StatusServiceUnavailable)
 		return
 	}
-	defer b.conns.Done()
 	ws, err := b.upgrader.Upgrade(w, r, nil)
 	if err != nil { // Upgrade has answered
 		b.mu.Lock()
 		b.greeting--
 		b.mu.Unlock()
+		b.conns.Done()
 		return
 	}
 	ctx, halt := context.WithCancel(context.Background())
 	c := &conn{
-		b: b, ws: ws, log: b.log, ctx: ctx, halt: halt, out: make(chan frame, outboundFrames), events: make(chan []byte, outboundEvents),
-		sends: make(chan pendingSend, b.lim.SendsInFlight), readDone: make(chan struct{}),
+		b: b, ws: ws, log: b.log, ctx: ctx, halt: halt, out: make(chan frame, outboundFrames), events: eventQueue{some: make(chan struct{}, 1)},
+		readDone: make(chan struct{}), since: b.now(),
 	}
 	b.mu.Lock()
 	b.sockets[c] = struct{}{}
+	b.silent = append(b.silent, c)
 	closed := b.closed
 	b.mu.Unlock()
 	if closed {
 		c.close(websocket.CloseGoingAway, reasonShutdown)
 	}
-	c.serve()
+	go func() {
+		defer b.conns.Done()
+		c.serve()
+	}()
 }
 
-// admitSocket counts a socket in, as one that has not said hello yet.
+// admitSocket counts a socket in, as one that has not said hello yet. When there are too many of those, the one that has been silent longest makes room:
+// whoever opens sockets and says nothing must not keep out those who have something to say. A moment is granted to all.
 func (b *Broker) admitSocket() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || b.greeting >= b.lim.Unauthenticated || len(b.sockets) >= b.lim.Conns {
+	if b.closed || len(b.sockets) >= b.lim.Conns {
 		return false
+	}
+	if b.greeting >= b.lim.Unauthenticated {
+		if len(b.silent) == 0 || b.now().Sub(b.silent[0].since) < graceful {
+			return false
+		}
+		oldest := b.silent[0]
+		b.silent = b.silent[1:]
+		b.conns.Go(func() { oldest.close(websocket.ClosePolicyViolation, "hello_timeout") })
 	}
 	b.greeting++
 	b.conns.Add(1)
 	return true
+}
+
+// spoken takes a socket off the list of the silent ones. Called under the lock.
+func (b *Broker) spoken(c *conn) {
+	if i := slices.Index(b.silent, c); i >= 0 {
+		b.silent = slices.Delete(b.silent, i, i+1)
+	}
 }
 
 // health is always 200 while the process answers; db says whether the store takes mail.

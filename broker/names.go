@@ -61,16 +61,16 @@ func acceptConfig(l Limits) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: acceptStream, Description: "accepted messages", Subjects: []string{"accept.*.*"},
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxBytes: l.MaxStore / 100 * 50, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second,
+		MaxBytes: l.MaxStore / 100 * 50, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second, AllowAtomicPublish: true,
 	}
 }
 
-// mailConfig keeps references. The duplicate window is what makes the fan-out's second run after a crash harmless.
+// mailConfig keeps references.
 func mailConfig(l Limits) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: mailStream, Description: "mailboxes", Subjects: []string{"mbx.*.*"},
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxBytes: l.MaxStore / 100 * 15, MaxAge: l.Retention, AllowDirect: true, Duplicates: min(time.Hour, l.Retention),
+		MaxBytes: l.MaxStore / 100 * 15, MaxAge: l.Retention, AllowDirect: true, Duplicates: time.Second, AllowAtomicPublish: true,
 		RePublish: &jetstream.RePublish{Source: ">", Destination: livePrefix + ">"},
 	}
 }

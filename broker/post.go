@@ -20,10 +20,10 @@ func (b *Broker) post(ctx context.Context, rec *accepted) error {
 	if no != nil {
 		return fmt.Errorf("post message: %w", no)
 	}
-	stored, err := await(ctx, future)
+	seq, err := future.wait(ctx)
 	switch {
 	case err == nil:
-		b.store.bodies.put(stored.Sequence, rec)
+		b.store.bodies.put(seq, rec)
 		b.fan.poke()
 		return nil
 	case idTaken(err):

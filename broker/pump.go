@@ -1,83 +1,92 @@
 package broker
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"strconv"
 	"sync"
 	"time"
 
-	"github.com/gorilla/websocket"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"claudemesh/wire"
 )
 
 // pump reads a connection's mailboxes and pushes what lies in them, each mailbox in order. It starts at the oldest entry: what an earlier connection did
-// not acknowledge comes again.
+// not acknowledge comes again. A goroutine serves it only while there is something to read: most connections are idle most of the time.
 type pump struct {
-	c      *conn
-	boxes  []*box
-	signal chan struct{}
-	ended  chan struct{}
+	c     *conn
+	boxes []*box
+
+	work    sync.WaitGroup
+	state   sync.Mutex
+	running bool
+	more    bool // look again before you end
+	over    bool
 
 	mu      sync.Mutex
 	waiting map[string]waiting               // pushed, neither acknowledged nor given up; by broker message id or mail id
 	room    chan struct{}                    // something left waiting
-	early   *simplelru.LRU[string, struct{}] // acknowledged before it was pushed on this connection
+	early   *simplelru.LRU[string, struct{}] // acknowledged before it was pushed on this connection; nil until there is one
 }
 
 func startPump(c *conn) *pump {
-	p := &pump{c: c, signal: make(chan struct{}, 1), ended: make(chan struct{}), waiting: map[string]waiting{}, room: make(chan struct{}, 1)}
-	p.early, _ = simplelru.NewLRU[string, struct{}](1024, nil)
+	p := &pump{c: c, waiting: map[string]waiting{}, room: make(chan struct{}, 1)}
 	for _, key := range c.keys {
 		p.boxes = append(p.boxes, &box{subject: mailSubject(c.mesh.rec.ID, key), key: key, gap: true})
 	}
 	if c.receipts {
 		p.boxes = append(p.boxes, &box{subject: receiptSubject(c.mesh.rec.ID, c.member.Pubkey), key: c.member.Pubkey, gap: true})
 	}
-	go p.run()
+	c.b.live.join(p)
+	p.kick()
 	return p
 }
 
-func (p *pump) wait() { <-p.ended }
+// wait ends the pump of a connection that has ended.
+func (p *pump) wait() {
+	p.c.b.live.leave(p)
+	p.state.Lock()
+	p.over = true
+	p.state.Unlock()
+	p.work.Wait()
+}
 
-// look makes the pump look at its mailboxes. It never blocks.
-func (p *pump) look() {
-	select {
-	case p.signal <- struct{}{}:
-	default:
+// kick says that a mailbox wants reading. It never blocks.
+func (p *pump) kick() {
+	p.state.Lock()
+	defer p.state.Unlock()
+	p.more = true
+	if !p.running && !p.over {
+		p.running = true
+		p.work.Go(p.run)
 	}
 }
 
 func (p *pump) run() {
-	defer close(p.ended)
-	var subs sync.WaitGroup
-	defer subs.Wait()
-	if err := p.subscribe(&subs); err != nil {
-		p.c.log.Error("mailbox not readable", "err", err)
-		p.c.close(websocket.CloseInternalServerErr, "store unavailable")
-		return
-	}
-	var again <-chan time.Time
-	for {
-		if err := p.emptyAll(); p.c.ctx.Err() != nil {
-			return
-		} else if err != nil { // the connection can still send; its mail waits for the store
-			p.c.log.Warn("mailbox not readable, trying again", "err", err)
-			again = p.c.b.clock.After(time.Second)
+	for p.wanted() {
+		err := p.emptyAll()
+		if err == nil || p.c.ctx.Err() != nil {
+			continue
 		}
+		// The connection can still send; its mail waits for the store.
+		p.c.log.Warn("mailbox not readable, trying again", "err", err)
 		select {
 		case <-p.c.ctx.Done():
-			return
-		case <-p.signal:
-		case <-again:
-			again = nil
+		case <-p.c.b.clock.After(time.Second):
+			p.kick()
 		}
 	}
+}
+
+// wanted reports whether there is something to do; when not, run must end.
+func (p *pump) wanted() bool {
+	p.state.Lock()
+	defer p.state.Unlock()
+	p.running = p.more && p.c.ctx.Err() == nil
+	p.more = false
+	return p.running
 }
 
 // emptyAll deals with everything in every mailbox. After a failure the mailbox is read from the stream the next time.
@@ -85,29 +94,11 @@ func (p *pump) emptyAll() error {
 	var failed error
 	for _, b := range p.boxes {
 		if err := p.empty(b); err != nil {
-			b.mu.Lock()
-			b.gap = true
-			b.mu.Unlock()
+			b.missed()
 			failed = err
 		}
 	}
 	return failed
-}
-
-// subscribe listens for live copies before anything is read, so that no entry falls between. Every subscription ends with the connection.
-func (p *pump) subscribe(subs *sync.WaitGroup) error {
-	for _, b := range p.boxes {
-		sub, err := p.c.b.store.nc.Subscribe(livePrefix+b.subject, func(m *nats.Msg) { p.copy(b, m) })
-		if err != nil {
-			return err
-		}
-		subs.Add(1)
-		sub.SetClosedHandler(func(string) { subs.Done() })
-		context.AfterFunc(p.c.ctx, func() { _ = sub.Unsubscribe() })
-	}
-	ctx, cancel := p.c.b.deadline()
-	defer cancel()
-	return p.c.b.store.nc.FlushWithContext(ctx)
 }
 
 // empty deals with everything that is in the mailbox now.
@@ -129,7 +120,7 @@ func (p *pump) empty(b *box) error {
 				err = p.catchUp(b)
 			case e.seq <= b.at(gated):
 			case e.last <= b.at(gated):
-				err = p.deliver(b, e.seq, e.data, gated)
+				err = p.deliver(b, e.seq, e.last, e.data, gated)
 			default:
 				err = p.catchUp(b)
 			}
@@ -142,7 +133,7 @@ func (p *pump) empty(b *box) error {
 
 // catchUp reads the mailbox from the stream.
 func (p *pump) catchUp(b *box) error {
-	for {
+	for prev := uint64(0); ; {
 		gated := p.c.gated()
 		msg, err := p.c.b.store.holding(b.subject).GetMsg(p.c.ctx, b.at(gated)+1, jetstream.WithGetMsgSubject(b.subject))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -154,14 +145,19 @@ func (p *pump) catchUp(b *box) error {
 		if err != nil {
 			return err
 		}
-		if err := p.deliver(b, msg.Sequence, msg.Data, gated); err != nil {
+		if prev != b.at(gated) {
+			prev = 0 // not what was read from
+		}
+		if err := p.deliver(b, msg.Sequence, prev, msg.Data, gated); err != nil {
 			return err
 		}
+		prev = msg.Sequence
 	}
 }
 
 // deliver pushes one entry, waiting for room if the client owes acknowledgements, and moves on behind it. A gated one that is not urgent is only passed.
-func (p *pump) deliver(b *box, seq uint64, data []byte, gated bool) error {
+// prev is the entry before it, if known: see settlement.
+func (p *pump) deliver(b *box, seq, prev uint64, data []byte, gated bool) error {
 	c := p.c
 	if c.b.settler.settled(b.subject, seq) {
 		b.reached(seq, gated, false)
@@ -173,17 +169,19 @@ func (p *pump) deliver(b *box, seq uint64, data []byte, gated bool) error {
 		b.reached(seq, gated, false)
 		return nil
 	}
-	w := waiting{subject: b.subject, key: b.key, seq: seq}
+	w := waiting{subject: b.subject, key: b.key, seq: seq, prev: prev}
 	var id string
-	var v any
+	var encoded []byte
+	var err error
 	if m.Receipt != nil {
 		r := *m.Receipt
 		r.MailID = "r" + strconv.FormatUint(seq, 10)
-		id, v = r.MailID, r
+		id = r.MailID
+		encoded, err = wire.Encode(r)
 	} else {
 		rec, err := c.b.store.record(c.ctx, m.Accept)
 		if errors.Is(err, jetstream.ErrMsgNotFound) { // the message has expired; so will its references
-			c.b.settler.add(settlement{subject: b.subject, seq: seq})
+			c.b.settler.add(settlement{subject: b.subject, seq: seq, prev: prev})
 			b.reached(seq, gated, false)
 			return nil
 		}
@@ -201,9 +199,9 @@ func (p *pump) deliver(b *box, seq uint64, data []byte, gated bool) error {
 			b.reached(seq, gated, false)
 			return nil
 		}
-		id, v, w.cmid, w.sender = rec.ID, rec.push(), rec.CMID, rec.MemberPubkey
+		id, w.cmid, w.sender = rec.ID, rec.CMID, rec.MemberPubkey
+		encoded, err = rec.frame()
 	}
-	encoded, err := wire.Encode(v)
 	if err != nil {
 		c.log.Error("mail not sendable, passed over", "seq", seq, "err", err)
 		b.reached(seq, gated, false)
@@ -213,7 +211,7 @@ func (p *pump) deliver(b *box, seq uint64, data []byte, gated bool) error {
 	case ended:
 		return c.ctx.Err()
 	case early:
-		c.b.settler.add(settlement{subject: b.subject, seq: seq})
+		c.b.settler.add(settlement{subject: b.subject, seq: seq, prev: prev})
 	case held:
 		if !c.push(frame{data: encoded, sent: func() { p.sent(id) }}) {
 			return c.ctx.Err()

@@ -22,7 +22,7 @@ func (c *conn) clientAck(data []byte, reqID string) {
 	}
 	taken, ids := c.pump.take(a.BrokerMessageID, a.ClientMessageID)
 	for i, w := range taken {
-		s := settlement{subject: w.subject, seq: w.seq}
+		s := settlement{subject: w.subject, seq: w.seq, prev: w.prev}
 		c.b.settler.took(w.subject, ids[i], c.b.now())
 		if w.sender != "" {
 			s.receipt = c.b.receiptFor(c.mesh, w.sender, w.key, ids[i], w.cmid, a)

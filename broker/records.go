@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/json"
+	"sync"
 	"time"
 
 	"claudemesh/mesh"
@@ -89,6 +90,9 @@ type accepted struct {
 	EventData json.RawMessage `json:"event_data,omitempty"`
 
 	size int // bytes of the encoded form
+	once sync.Once
+	sent []byte // the push frame, the same for every recipient
+	bad  error
 }
 
 // push is the frame that carries an accepted message.
@@ -103,6 +107,12 @@ func (a *accepted) push() wire.Push {
 		CreatedAt: wire.Timestamp(unixMilli(a.At)), ClientMessageID: a.CMID, RequestFingerprint: a.Fingerprint, TargetSpec: a.Target,
 		Topic: a.Topic, Subtype: a.Subtype, Event: a.Event, EventData: a.EventData,
 	}
+}
+
+// frame is push, encoded once however many receive it. It must not be changed.
+func (a *accepted) frame() ([]byte, error) {
+	a.once.Do(func() { a.sent, a.bad = wire.Encode(a.push()) })
+	return a.sent, a.bad
 }
 
 func unixMilli(ms int64) time.Time { return time.UnixMilli(ms) }

@@ -84,6 +84,7 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, memberID, name string, 
 	m.enter(c)
 	c.mesh = m
 	b.greeting--
+	b.spoken(c)
 	b.mu.Unlock()
 
 	for o, f := range bye {

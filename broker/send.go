@@ -22,7 +22,7 @@ type pendingSend struct {
 	ack    wire.Ack // id and request id
 	rec    *accepted
 	first  *accepted
-	future jetstream.PubAckFuture
+	future promise
 	no     *refusal
 }
 
@@ -30,7 +30,11 @@ const noPeer = "no connected peer for target (not online, or targetSpec is your 
 
 // send begins one send and returns as soon as it is on its way to the store; answerSends answers in the order of the frames.
 func (c *conn) send(data []byte) {
-	p := pendingSend{ack: wire.Ack{Type: wire.TypeAck}}
+	if c.sends == nil {
+		c.sends = make(chan *pendingSend, c.b.lim.SendsInFlight)
+		c.acker.Go(c.answerSends)
+	}
+	p := &pendingSend{ack: wire.Ack{Type: wire.TypeAck}}
 	var f struct {
 		wire.Send
 		ReqID string `json:"_reqId"`
@@ -131,7 +135,7 @@ func (c *conn) route(rec *accepted) *refusal {
 }
 
 // accept starts the write that is the acceptance: it succeeds only if no message has that id.
-func (b *Broker) accept(rec *accepted) (jetstream.PubAckFuture, *refusal) {
+func (b *Broker) accept(rec *accepted) (promise, *refusal) {
 	if b.fan.broken.Load() {
 		return nil, refused(wire.AckUnavailable, "unavailable: the store does not take mail now")
 	}
@@ -140,8 +144,7 @@ func (b *Broker) accept(rec *accepted) (jetstream.PubAckFuture, *refusal) {
 		return nil, refused(wire.AckInvalid, "invalid: "+err.Error())
 	}
 	rec.size = len(data)
-	msg := &nats.Msg{Subject: acceptSubject(rec.Mesh, rec.ID), Data: data}
-	future, err := b.store.js.PublishMsgAsync(msg, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithStallWait(storeDeadline))
+	future, err := b.keep(&nats.Msg{Subject: acceptSubject(rec.Mesh, rec.ID), Data: data})
 	if err != nil {
 		b.log.Warn("send refused", "err", err)
 		return nil, refused(wire.AckUnavailable, "unavailable: the store does not answer")
@@ -153,7 +156,7 @@ func (b *Broker) accept(rec *accepted) (jetstream.PubAckFuture, *refusal) {
 func (c *conn) answerSends() {
 	for p := range c.sends {
 		if p.no == nil {
-			p.no = c.outcome(&p)
+			p.no = c.outcome(p)
 		}
 		if p.no != nil {
 			p.ack.MessageID, p.ack.Error, p.ack.Code, p.ack.RetryAfterMS = "", p.no.message, p.no.code, (p.no.wait + time.Millisecond - 1).Milliseconds()
@@ -178,9 +181,9 @@ func (c *conn) outcome(p *pendingSend) *refusal {
 	if p.first != nil {
 		return p.repeats(p.first)
 	}
-	stored, err := await(context.Background(), p.future)
+	seq, err := p.future.wait(context.Background())
 	if err == nil {
-		c.b.store.bodies.put(stored.Sequence, p.rec)
+		c.b.store.bodies.put(seq, p.rec)
 		p.ack.Queued, p.ack.MessageID = true, p.rec.ID
 		return nil
 	}

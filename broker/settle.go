@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,6 +38,7 @@ type entry struct {
 type settlement struct {
 	subject string // mailbox of the mail to delete
 	seq     uint64 // 0 = none
+	prev    uint64 // the entry before it in its mailbox: nothing lies between them; 0 = not known
 	receipt *receiptFor
 }
 
@@ -46,7 +48,7 @@ type receiptFor struct {
 }
 
 const (
-	settleBatch  = 128
+	settleBatch  = 2048
 	settleQueue  = 4096
 	settleRecent = 2 * settleQueue
 	settleTimes  = settleQueue
@@ -117,48 +119,52 @@ func (s *settler) do(ctx context.Context, batch []settlement) {
 			s.store.depth.add(batch[i].receipt.subject, 1)
 		}
 	}
-	done := map[string][]uint64{}
+	done := map[string][]settlement{}
 	for i, j := range batch {
 		switch {
 		case failed[i] != nil:
 			s.log.Warn("receipt not stored, its mail stays", "err", failed[i])
 		case j.seq != 0:
-			done[j.subject] = append(done[j.subject], j.seq)
+			done[j.subject] = append(done[j.subject], j)
 		}
 	}
-	for subject, seqs := range done {
-		s.remove(ctx, subject, seqs)
+	for subject, js := range done {
+		s.remove(subject, js)
 	}
 }
 
 // remove deletes entries of one mailbox. Acknowledgements mostly come in order, and then the oldest entries go in one purge: every single delete is synced,
-// and costs as much as a whole purge.
-func (s *settler) remove(ctx context.Context, subject string, seqs []uint64) {
+// and costs as much as a whole purge. A purge must not take along what was not acknowledged, so it reaches only as far as nothing can lie between.
+func (s *settler) remove(subject string, js []settlement) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeDeadline)
+	defer cancel()
 	stream := s.store.holding(subject)
-	slices.Sort(seqs)
-	seqs = slices.Compact(seqs)
-	oldest := 0 // so many of seqs are the oldest entries of the mailbox, with nothing between them
-	for from := uint64(1); oldest < len(seqs) && len(seqs) > 1; {
+	slices.SortFunc(js, func(a, b settlement) int { return cmp.Compare(a.seq, b.seq) })
+	js = slices.CompactFunc(js, func(a, b settlement) bool { return a.seq == b.seq })
+	oldest := 0 // so many are the oldest entries of the mailbox, with nothing between them
+	for from := uint64(1); oldest < len(js) && len(js) > 1; oldest, from = oldest+1, js[oldest].seq+1 {
+		if oldest > 0 && js[oldest].prev == js[oldest-1].seq {
+			continue
+		}
 		msg, err := stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(subject))
-		if err != nil || msg.Sequence != seqs[oldest] {
+		if err != nil || msg.Sequence != js[oldest].seq {
 			break
 		}
-		oldest, from = oldest+1, msg.Sequence+1
 	}
 	if oldest > 1 {
-		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(seqs[oldest-1]+1)); err != nil {
-			s.log.Warn("acknowledged mail not purged", "seq", seqs[oldest-1], "err", err)
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(js[oldest-1].seq+1)); err != nil {
+			s.log.Warn("acknowledged mail not purged", "seq", js[oldest-1].seq, "err", err)
 			return
 		}
 		s.store.depth.add(subject, -oldest)
-		seqs = seqs[oldest:]
+		js = js[oldest:]
 	}
-	for _, seq := range seqs {
-		switch err := stream.DeleteMsg(ctx, seq); {
+	for _, j := range js {
+		switch err := stream.DeleteMsg(ctx, j.seq); {
 		case err == nil:
 			s.store.depth.add(subject, -1)
 		case !gone(err):
-			s.log.Warn("acknowledged mail not deleted", "seq", seq, "err", err)
+			s.log.Warn("acknowledged mail not deleted", "seq", j.seq, "err", err)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func (c *conn) gated() bool { return c.busy.Load() && !c.ownGating }
 // drain makes the pump look again: what was held may go out now.
 func (c *conn) drain() {
 	if p := c.draining.Load(); p != nil { // nil: it has not begun yet, and will look by itself
-		p.look()
+		p.kick()
 	}
 }
 

@@ -176,7 +176,7 @@ type bodyCache struct {
 func newBodyCache(limit int) *bodyCache {
 	c := &bodyCache{limit: limit}
 	// The only error is for a size below one.
-	c.lru, _ = simplelru.NewLRU(4096, func(_ uint64, rec *accepted) { c.bytes -= rec.size })
+	c.lru, _ = simplelru.NewLRU(limit/1024, func(_ uint64, rec *accepted) { c.bytes -= 2 * rec.size })
 	return c
 }
 
@@ -193,7 +193,7 @@ func (c *bodyCache) put(seq uint64, rec *accepted) {
 	if c.lru.Contains(seq) {
 		return
 	}
-	c.bytes += rec.size
+	c.bytes += 2 * rec.size // with the frame that is made of it
 	c.lru.Add(seq, rec)
 	for c.bytes > c.limit {
 		c.lru.RemoveOldest()

@@ -1,10 +1,16 @@
 package broker
 
+import "github.com/hashicorp/golang-lru/v2/simplelru"
+
+// maxEarly is how many ids a connection may acknowledge before they are pushed on it; of more, the oldest are forgotten and come again.
+const maxEarly = 1024
+
 // waiting is a push that waits for its acknowledgement.
 type waiting struct {
 	subject string // its mailbox
 	key     string // the mailbox key it was addressed to
 	seq     uint64 // in the stream that holds it
+	prev    uint64 // the entry before it, see settlement
 	cmid    string
 	sender  string // public key of the sending member; "" for a receipt
 }
@@ -23,7 +29,7 @@ func (p *pump) hold(id string, w waiting) holding {
 	for {
 		p.mu.Lock()
 		switch {
-		case p.early.Remove(id):
+		case p.early != nil && p.early.Remove(id):
 			p.mu.Unlock()
 			return early
 		case len(p.waiting) < p.c.b.lim.Window:
@@ -49,6 +55,10 @@ func (p *pump) take(id, cmid string) (taken []waiting, ids []string) {
 		if w, ok := p.waiting[id]; ok {
 			taken, ids = append(taken, w), append(ids, id)
 		} else if validID(id) {
+			if p.early == nil {
+				// The only error is for a size below one.
+				p.early, _ = simplelru.NewLRU[string, struct{}](maxEarly, nil)
+			}
 			p.early.Add(id, struct{}{})
 		}
 	} else {
@@ -80,7 +90,7 @@ func (p *pump) sent(id string) {
 	for _, w := range taken {
 		if !p.c.b.acknowledged(p.c.mesh, w.key) {
 			p.c.b.settler.took(w.subject, id, p.c.b.now())
-			p.c.b.settler.add(settlement{subject: w.subject, seq: w.seq})
+			p.c.b.settler.add(settlement{subject: w.subject, seq: w.seq, prev: w.prev})
 		}
 	}
 }

@@ -53,6 +53,8 @@ type ServerConfig struct {
 	StoreLimit int64
 	// SyncAlways makes every write of the account BROKER durable before it is acknowledged. The streams of BUS opt out, see EnsureStreams.
 	SyncAlways bool
+	// SyncInterval is how often what was written is made durable without SyncAlways; 0 means the library's two minutes.
+	SyncInterval time.Duration
 	// Grants are in force before the first door opens, so that a client that reconnects after a restart is not turned away.
 	Grants map[Hash]Grant
 	Clock  clockwork.Clock // nil means the real one
@@ -117,10 +119,22 @@ func StartServer(cfg ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-// StartStore runs only the store of a broker that is a process of its own: the account BROKER, every write synced, no door at all. Dir may be any
-// private directory; the caller holds its lock. Limit is the bound of its files in bytes, 0 means DefaultStoreLimit.
-func StartStore(dir string, log *slog.Logger, limit int64) (*Server, error) {
+// StoreOption changes how StartStore runs a store.
+type StoreOption func(*ServerConfig)
+
+// SyncEvery makes writes durable from time to time instead of before they are acknowledged: what was acknowledged survives the death of the process, but
+// a power cut may cost the last two intervals.
+func SyncEvery(interval time.Duration) StoreOption {
+	return func(cfg *ServerConfig) { cfg.SyncAlways, cfg.SyncInterval = false, interval }
+}
+
+// StartStore runs only the store of a broker that is a process of its own: the account BROKER, every write synced unless an option says otherwise, no door
+// at all. Dir may be any private directory; the caller holds its lock. Limit is the bound of its files in bytes, 0 means DefaultStoreLimit.
+func StartStore(dir string, log *slog.Logger, limit int64, options ...StoreOption) (*Server, error) {
 	cfg := ServerConfig{Dir: dir, Log: log, StoreLimit: limit, SyncAlways: true}.withDefaults()
+	for _, o := range options {
+		o(&cfg)
+	}
 	if cfg.StoreLimit < minStoreLimit {
 		return nil, fmt.Errorf("%w: store limit of %d bytes is under 1 GiB", ErrServerStart, cfg.StoreLimit)
 	}
@@ -184,6 +198,7 @@ func serverOptions(cfg ServerConfig, port int, auth natsserver.Authentication) *
 		JetStreamMaxMemory:         memoryLimit,
 		JetStreamLimits:            natsserver.JSLimitOpts{DefaultMaxConsumers: -1},
 		SyncAlways:                 cfg.SyncAlways,
+		SyncInterval:               cfg.SyncInterval,
 		DisableJetStreamBanner:     true,
 		CustomClientAuthentication: auth,
 	}

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	urfave "github.com/urfave/cli/v3"
 
+	"claudemesh/broker"
 	"claudemesh/daemon"
 	"claudemesh/wire"
 )
@@ -30,6 +32,9 @@ proxy that adds TLS in front of it before others reach it over a network you do 
 			&urfave.IntFlag{Name: "send-rate", Value: 3000, Usage: "at most `N` messages per minute from one member (default 3000); 0 for no limit"},
 			&urfave.IntFlag{Name: "send-burst", Value: 1000, Usage: "at most `N` of them at once (default 1000)"},
 			&urfave.BoolFlag{Name: "allow-hook", Usage: "take POST /hook/set-status from any program on this machine, without a signature"},
+			&urfave.StringFlag{Name: "sync", Value: "always", Usage: "when a message is safe from a power cut: `always` before it is acknowledged (default), or at an interval of a second"},
+			&urfave.IntFlag{Name: "max-connections", Usage: "how many `CONNECTIONS` to serve, in all and of one mesh (default 4096 and 1000)"},
+			&urfave.IntFlag{Name: "max-store", Value: 1, Usage: "how many `GIB` of disk the messages may take (default 1)"},
 			&urfave.StringFlag{Name: "public-url", Usage: "the `URL` that invites name, when it is not the listening address"},
 		},
 		run: func(ctx context.Context, c *call) error {
@@ -39,15 +44,47 @@ proxy that adds TLS in front of it before others reach it over a network you do 
 			if c.cmd.String("data") == "" {
 				return usagef("a broker needs a place for its store: --data DIR")
 			}
-			if rate, burst := c.cmd.Int("send-rate"), c.cmd.Int("send-burst"); rate < 0 || rate > wire.MaxSendRate || burst < 1 || burst > wire.MaxSendBurst {
-				return usagef("--send-rate is a number up to %d, --send-burst one from 1 to %d", wire.MaxSendRate, wire.MaxSendBurst)
+			every, limits, err := c.brokerLimits()
+			if err != nil {
+				return err
 			}
-			return c.serveBroker(ctx)
+			return c.serveBroker(ctx, every, limits)
 		},
 	}
 }
 
-func (c *call) serveBroker(ctx context.Context) error {
+// syncInterval is what --sync interval means.
+const syncInterval = time.Second
+
+// Bounds of what can be asked of one broker process.
+const (
+	maxConnections = 1 << 20
+	maxStoreGiB    = 1 << 14
+)
+
+func (c *call) brokerLimits() (every time.Duration, l broker.Limits, err error) {
+	switch s := c.cmd.String("sync"); s {
+	case "always":
+	case "interval":
+		every = syncInterval
+	default:
+		return 0, l, usagef("--sync is always or interval, not %q", s)
+	}
+	n, gib := c.cmd.Int("max-connections"), c.cmd.Int("max-store")
+	switch {
+	case c.cmd.IsSet("max-connections") && (n < 1 || n > maxConnections):
+		return 0, l, usagef("--max-connections is 1 to %d", maxConnections)
+	case gib < 1 || gib > maxStoreGiB:
+		return 0, l, usagef("--max-store is 1 to %d GiB", maxStoreGiB)
+	}
+	rate, burst := c.cmd.Int("send-rate"), c.cmd.Int("send-burst")
+	if rate < 0 || rate > wire.MaxSendRate || burst < 1 || burst > wire.MaxSendBurst {
+		return 0, l, usagef("--send-rate is a number up to %d, --send-burst one from 1 to %d", wire.MaxSendRate, wire.MaxSendBurst)
+	}
+	return every, broker.Limits{Conns: n, ConnsPerMesh: n, MaxStore: int64(gib) << 30, SendRate: rate, SendBurst: burst}, nil
+}
+
+func (c *call) serveBroker(ctx context.Context, every time.Duration, limits broker.Limits) error {
 	data, err := filepath.Abs(c.cmd.String("data"))
 	if err != nil {
 		return fmt.Errorf("find data directory: %w", err)
@@ -55,8 +92,8 @@ func (c *call) serveBroker(ctx context.Context) error {
 	var printErr error
 	err = c.rooms.broker(ctx, daemon.BrokerOptions{
 		Options: daemon.Options{Version: Version, Log: slog.New(slog.NewJSONHandler(c.stderr, nil))},
-		Listen:  c.cmd.String("listen"), DataDir: data, PublicURL: c.cmd.String("public-url"),
-		SendRate: c.cmd.Int("send-rate"), SendBurst: c.cmd.Int("send-burst"), AllowHook: c.cmd.Bool("allow-hook"),
+		Listen:  c.cmd.String("listen"), DataDir: data, PublicURL: c.cmd.String("public-url"), SyncEvery: every, Limits: limits,
+		AllowHook: c.cmd.Bool("allow-hook"),
 		Ready: func(addr string) {
 			token := filepath.Join(data, daemon.AdminTokenFile)
 			printErr = c.ui.result(map[string]any{"ok": true, "listen": addr, "data": data, "admin_token_file": token}, func() error {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -185,15 +186,19 @@ type BrokerOptions struct {
 	DataDir   string
 	PublicURL string            // what invites name; default ws://Listen/ws
 	Ready     func(addr string) // called when the port is open
-	SendRate  int               // messages per minute and member; 0: no limit
-	SendBurst int               // messages of one member at once; 0: as many as SendRate
-	AllowHook bool              // see broker.Config
+	// SyncEvery above zero makes messages durable so often instead of before they are acknowledged, see bus.SyncEvery.
+	SyncEvery time.Duration
+	Limits    broker.Limits // zero fields are the broker's defaults
+	AllowHook bool          // see broker.Config
 }
 
 // AdminTokenFile is where a standalone broker keeps the token that POST /cli/mesh/create asks for, inside its data directory.
 const AdminTokenFile = "admin-token"
 
-// ServeBroker runs a standalone broker until ctx ends: an embedded store in DataDir, synced at every write, and one port. Errors: bus.ErrLocked when
+// openMemory is the size in bytes from which garbage is collected even while a store is opened.
+const openMemory = 512 << 20
+
+// ServeBroker runs a standalone broker until ctx ends: an embedded store in DataDir, synced at every write unless SyncEvery is set, and one port. Errors: bus.ErrLocked when
 // another broker holds DataDir, and whatever kept store or port from opening.
 func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	o.Options = o.withDefaults()
@@ -224,7 +229,19 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if _, err := bridge.HTTPBase(o.PublicURL); err != nil {
 		return err
 	}
-	store, err := bus.StartStore(o.DataDir, o.Log, 0)
+	var options []bus.StoreOption
+	if o.SyncEvery > 0 {
+		options = append(options, bus.SyncEvery(o.SyncEvery))
+	}
+	// What a store reads when it opens it keeps: with a million messages, collecting garbage meanwhile is a quarter of the time and finds little.
+	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(-1)
+	debug.SetMemoryLimit(min(limit, openMemory))
+	collect := sync.OnceFunc(func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	})
+	defer collect()
+	store, err := bus.StartStore(o.DataDir, o.Log, max(bus.DefaultStoreLimit, 2*o.Limits.MaxStore), options...)
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
@@ -238,11 +255,15 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("connect to store: %w", err)
 	}
-	b, err := broker.Open(ctx, broker.Config{NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Dir: o.DataDir, AdminTokenHash: bus.HashToken(strings.TrimSpace(token)), AllowHook: o.AllowHook, Limits: broker.Limits{SendRate: o.SendRate, SendBurst: o.SendBurst}})
+	b, err := broker.Open(ctx, broker.Config{
+		NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Dir: o.DataDir, Limits: o.Limits, Unsynced: o.SyncEvery > 0,
+		AdminTokenHash: bus.HashToken(strings.TrimSpace(token)), AllowHook: o.AllowHook,
+	})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}
 	defer stopped(b.Close)
+	collect()
 	o.Log.Info("broker_started", "listen", l.Addr().String(), "url", o.PublicURL, "data", o.DataDir)
 	if o.Ready != nil {
 		o.Ready(l.Addr().String())

@@ -46,7 +46,7 @@ func (r *rig) stranded() (*rig, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &rig{bin: r.bin, home: home, quick: r.quick, mesh: "far"}
+	s := &rig{bin: r.bin, home: home, options: r.options, mesh: "far"}
 	data := filepath.Join(home, "broker")
 	b := exec.Command(r.bin, "broker", "serve", "--listen", "127.0.0.1:0", "--data", data)
 	b.Env = s.env(home)

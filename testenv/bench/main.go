@@ -16,10 +16,12 @@ import (
 func main() {
 	bin := flag.String("bin", "bin/claudemesh", "the binary to measure")
 	quick := flag.Bool("quick", false, "a tenth of the repetitions")
+	full := flag.Bool("full", false, "also what takes minutes: 10,000 connections, a million stored messages")
+	only := flag.String("only", "", "one part: daemon, load, idle or restart (the last three are the broker's)")
 	flag.Parse()
 	path, err := filepath.Abs(*bin)
 	if err == nil {
-		err = run(path, *quick)
+		err = run(path, *only, options{quick: *quick, full: *full})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -27,12 +29,15 @@ func main() {
 	}
 }
 
-func run(bin string, quick bool) error {
+// options say how much is measured.
+type options struct{ quick, full bool }
+
+func run(bin, only string, o options) error {
 	home, err := os.MkdirTemp("/tmp", "cmbench")
 	if err != nil {
 		return err
 	}
-	r := &rig{bin: bin, home: home, quick: quick}
+	r := &rig{bin: bin, home: home, options: o}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
@@ -41,9 +46,21 @@ func run(bin string, quick bool) error {
 		os.Exit(130)
 	}()
 	defer r.close()
-	for _, step := range []func() error{
-		r.machine, r.size, r.start, r.autoStart, r.setUp, r.idleFresh, r.oneShot, r.accepts, r.endToEnd, r.sustained, r.tap, r.idleLoaded,
+	steps := []func() error{r.machine, r.size}
+	for _, part := range []struct {
+		name  string
+		steps []func() error
+	}{
+		{"daemon", []func() error{r.start, r.autoStart, r.setUp, r.idleFresh, r.oneShot, r.accepts, r.endToEnd, r.sustained, r.tap, r.idleLoaded}},
+		{"load", []func() error{r.brokerLoad}},
+		{"idle", []func() error{r.idleConnections}},
+		{"restart", []func() error{r.restarts}},
 	} {
+		if only == "" || only == part.name {
+			steps = append(steps, part.steps...)
+		}
+	}
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}

@@ -18,10 +18,10 @@ import (
 // rig is the machine under test: one HOME, one daemon, one mesh.
 type rig struct {
 	bin, home string
-	quick     bool
-	mesh      string
-	user      *bus.Client
-	procs     []*exec.Cmd
+	options
+	mesh  string
+	user  *bus.Client
+	procs []*exec.Cmd
 }
 
 func (r *rig) dir() string { return filepath.Join(r.home, ".claudemesh", "daemon") }
