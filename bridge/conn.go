@@ -126,9 +126,10 @@ func (c *conn) awaitWelcome() time.Time {
 	l := c.link
 	deadline := l.clock.NewTimer(l.cfg.limits.hello)
 	defer deadline.Stop()
+	var mode string
 	select {
 	case ack := <-c.welcome:
-		c.capabilities = ack.Capabilities
+		c.capabilities, mode = ack.Capabilities, ack.MemberProfile.MessageMode
 	case <-deadline.Chan():
 		c.end(errHelloTimeout)
 		return time.Time{}
@@ -142,7 +143,9 @@ func (c *conn) awaitWelcome() time.Time {
 	l.current.Store(c)
 	opened := l.clock.Now()
 	l.log.Info("broker link open")
-	l.enter(func(s *State) { s.Phase, s.Err, s.Attempts, s.Capabilities = Open, "", 0, c.capabilities })
+	l.enter(func(s *State) {
+		s.Phase, s.Err, s.Attempts, s.Capabilities, s.MessageMode = Open, "", 0, c.capabilities, mode
+	})
 	return opened
 }
 

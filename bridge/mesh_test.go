@@ -108,7 +108,7 @@ func TestMesh(t *testing.T) {
 		if h.SessionPubkey != "" || h.Channel != "claudemesh-daemon" || h.PeerType != "ai" || h.PID != 42 || !strings.HasPrefix(h.DisplayName, "Adaxx") || len(h.DisplayName) > wire.MaxNameBytes {
 			t.Fatalf("%+v", h)
 		}
-		if strings.Join(h.Capabilities, " ") != "client_ack receipts own_multicast own_gating changes" {
+		if strings.Join(h.Capabilities, " ") != "client_ack receipts own_multicast own_gating topic_keys changes" {
 			t.Fatal(h.Capabilities)
 		}
 		// The id is the same on the next connection, so that it replaces the old one, and differs in another process.

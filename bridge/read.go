@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -87,13 +88,16 @@ func (c *conn) takeWelcome(data []byte) error {
 	}
 	// Only what is needed is decoded: the rest of a hello_ack differs between brokers, and none of it decides whether the link is open.
 	var ack struct {
-		Capabilities []string `json:"capabilities"`
+		Capabilities []string        `json:"capabilities"`
+		Profile      json.RawMessage `json:"memberProfile"`
 	}
 	if err := wire.Decode(data, &ack); err != nil {
 		return err
 	}
+	var profile wire.MemberProfile
+	_ = json.Unmarshal(ack.Profile, &profile) // a strange one says nothing
 	c.welcomed = true
-	c.welcome <- wire.HelloAck{Capabilities: ack.Capabilities}
+	c.welcome <- wire.HelloAck{Capabilities: ack.Capabilities, MemberProfile: wire.MemberProfile{MessageMode: clean(profile.MessageMode, 16)}}
 	return nil
 }
 

@@ -91,7 +91,7 @@ const attestationLife = 12 * time.Hour
 
 func (m *Mesh) memberHello(sessionID string, now time.Time) (any, error) {
 	h := wire.SignHello(wire.Hello{
-		Capabilities: []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapChanges},
+		Capabilities: []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapTopicKeys, wire.CapChanges},
 		MeshID:       m.cfg.MeshID, MemberID: m.cfg.MemberID, SessionID: sessionID,
 		DisplayName: clean(m.cfg.DisplayName, wire.MaxNameBytes), PID: int64(m.cfg.PID), Cwd: clean(m.cfg.Cwd, wire.MaxTextBytes),
 		Hostname: clean(m.cfg.Hostname, wire.MaxTextBytes), PeerType: peerType, Channel: "claudemesh-daemon",

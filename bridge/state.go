@@ -31,6 +31,8 @@ type State struct {
 	Attempts int
 	// Capabilities are what the broker announced in hello_ack: nil until a broker was reached, and for a reference broker.
 	Capabilities []string
+	// MessageMode is what the member has chosen, as the broker said it last: push, inbox or off; "" until a broker was reached.
+	MessageMode string
 }
 
 // Has reports whether the broker announced the capability.

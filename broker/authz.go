@@ -47,6 +47,20 @@ var rules = map[string]rule{
 	wire.TypeJoinGroup:  {own: roleMember},
 	wire.TypeLeaveGroup: {own: roleMember},
 
+	// Topics. One's own is, for what changes the topic, one of which one is lead; for the others one of which one is a member. Nobody is let into the rest:
+	// what the mesh's owner may not read it cannot be made to hand out.
+	wire.TypeTopicCreate:       {own: roleMember},
+	wire.TypeTopicList:         {own: roleMember},
+	wire.TypeTopicJoin:         {own: roleMember},
+	wire.TypeTopicLeave:        {own: roleMember, any: roleAdmin},
+	wire.TypeTopicMembers:      {own: roleMember, any: roleAdmin},
+	wire.TypeTopicHistory:      {own: roleMember},
+	wire.TypeTopicMarkRead:     {own: roleMember},
+	wire.TypeTopicKey:          {own: roleMember},
+	wire.TypeTopicSeal:         {own: roleMember},
+	wire.TypeTopicPendingSeals: {own: roleMember},
+	wire.TypeTopicRotate:       {own: roleMember},
+
 	wire.TypeSetState:    {own: roleMember},
 	wire.TypeGetState:    {own: roleMember},
 	wire.TypeListState:   {own: roleMember},

@@ -48,12 +48,14 @@ type Broker struct {
 	silent   []*conn // those of them that are upgraded, the oldest first
 	calls    map[string]*serviceCall
 
-	saving  sync.Mutex // one save of presence at a time, see saveMember
-	editing sync.Mutex // one change of a mesh's record at a time
-	joining sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
-	conns   sync.WaitGroup
-	workers sync.WaitGroup
-	stop    context.CancelFunc
+	saving    sync.Mutex // one save of presence at a time, see saveMember
+	editing   sync.Mutex // one change of a mesh's record at a time
+	topicWork sync.Mutex // one change of topics at a time
+	history   *history
+	joining   sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
+	conns     sync.WaitGroup
+	workers   sync.WaitGroup
+	stop      context.CancelFunc
 
 	dropped atomic.Int64 // presence events lost to slow clients
 }
@@ -85,6 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.store, err = openStore(ctx, cfg.NC, b.lim); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
+	b.history = newHistory(b.store)
 	var at position
 	if at, err = b.load(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
@@ -164,7 +167,7 @@ func (b *Broker) load(ctx context.Context) (at position, err error) {
 			}
 		}
 	}
-	return at, nil
+	return at, b.loadTopics(ctx)
 }
 
 // Close tells every client that the broker goes (1001 "shutting down"), waits for their connections and the workers, and saves where the fan-out is.

@@ -48,6 +48,7 @@ type conn struct {
 	ownGating    bool
 	caps         []string // what the session was limited to; nil: nothing
 	receipts     bool
+	topicEvents  bool
 	changes      bool // it wants frames like skill_change
 	since        time.Time
 	place        place

@@ -165,6 +165,7 @@ func (b *Broker) RevokeMember(ctx context.Context, meshID, memberPubkey string) 
 	}
 	b.mu.Unlock()
 	closeAll(out, farewell{wire.CloseBanned, "banned"})
+	b.goneFromAll(m, who)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,12 @@ type fanout struct {
 	fresh  bool                   // this is the first pass: those references were counted when the store was opened
 	there  map[reference]struct{} // the ones that are
 	singly bool                   // a batch has failed: until a pass succeeds, every reference goes on its own
+
+	known   atomic.Uint64 // the highest sequence known to be accepted
+	waiting sync.Mutex    // guards what follows
+	done    uint64        // everything accepted up to here has been passed on
+	awaited bool
+	moved   chan struct{} // closed when done has grown, if awaited
 }
 
 // position is how far the fan-out came.
@@ -66,9 +73,53 @@ const (
 )
 
 func newFanout(s *store, clock clockwork.Clock, log *slog.Logger, at position, group bool) *fanout {
-	f := &fanout{store: s, clock: clock, log: log, group: group, at: at, saved: at, unsure: true, fresh: true, wake: make(chan struct{}, 1)}
+	f := &fanout{store: s, clock: clock, log: log, group: group, at: at, saved: at, unsure: true, fresh: true, wake: make(chan struct{}, 1), moved: make(chan struct{})}
 	f.reached.Store(at.Accept)
+	f.note(s.accept.CachedInfo().State.LastSeq)
 	return f
+}
+
+// note says that a sequence has been accepted.
+func (f *fanout) note(seq uint64) {
+	for {
+		at := f.known.Load()
+		if seq <= at || f.known.CompareAndSwap(at, seq) {
+			return
+		}
+	}
+}
+
+// caughtUp returns when everything has been passed on that was accepted before it was called: who was told that a post is accepted finds it in the history.
+func (f *fanout) caughtUp(ctx context.Context) error {
+	seq := f.known.Load()
+	for {
+		f.waiting.Lock()
+		at, moved := f.done, f.moved
+		f.awaited = f.awaited || at < seq
+		f.waiting.Unlock()
+		if at >= seq {
+			return nil
+		}
+		f.poke()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the fan-out: %w", ctx.Err())
+		}
+	}
+}
+
+// advance wakes those who wait for it.
+func (f *fanout) advance(seq uint64) {
+	f.waiting.Lock()
+	defer f.waiting.Unlock()
+	if seq <= f.done {
+		return
+	}
+	if f.done = seq; f.awaited {
+		close(f.moved)
+		f.moved, f.awaited = make(chan struct{}), false
+	}
 }
 
 // poke says that something was accepted.
@@ -115,7 +166,8 @@ func (f *fanout) keep(ctx context.Context) {
 type delivery struct {
 	seq      uint64
 	subjects []string
-	there    []string // those that have theirs
+	there    []string  // those that have theirs
+	post     *nats.Msg // its place in a topic's history; nil for other messages
 }
 
 // pass does everything accepted so far. The first failure ends it; the position then stands before the message that failed.
@@ -125,7 +177,8 @@ func (f *fanout) pass(ctx context.Context) error {
 			return err
 		}
 	}
-	f.unsure = true // unless all goes well
+	known := f.known.Load() // also of what has expired since
+	f.unsure = true         // unless all goes well
 	defer func() { f.fresh = false }()
 	for {
 		group, err := f.gather(ctx)
@@ -138,6 +191,7 @@ func (f *fanout) pass(ctx context.Context) error {
 		}
 		if len(group) == 0 {
 			f.unsure, f.there, f.singly = false, nil, false
+			f.advance(known)
 			return nil
 		}
 		if f.at.Accept-f.saved.Accept >= saveEvery {
@@ -165,6 +219,11 @@ func (f *fanout) gather(ctx context.Context) (group []delivery, err error) {
 				break
 			}
 			d = f.deliver(rec, seq)
+			if rec.TopicID != "" {
+				if d.post, err = historyMsg(rec); err != nil {
+					return nil, err
+				}
+			}
 		}
 		group, next, refs = append(group, d), seq+1, refs+len(d.subjects)
 	}
@@ -197,6 +256,7 @@ func (f *fanout) passed(d delivery, mail uint64) {
 	}
 	f.at = position{Accept: d.seq, Mail: max(f.at.Mail, mail)}
 	f.reached.Store(d.seq)
+	f.advance(d.seq)
 }
 
 // write stores the references of a group and moves the position over it.
@@ -215,6 +275,9 @@ func (f *fanout) write(ctx context.Context, group []delivery) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeDeadline)
 	defer cancel()
+	if err := f.keepPosts(ctx, group); err != nil {
+		return err
+	}
 	if f.group && !f.singly && len(msgs) > fewAlone {
 		var last uint64
 		for chunk := range slices.Chunk(msgs, maxBatch) {
@@ -248,6 +311,36 @@ func (f *fanout) write(ctx context.Context, group []delivery) error {
 		}
 		f.passed(d, last)
 		from = ends[i]
+	}
+	return nil
+}
+
+// keepPosts writes the posts of a group into their topics' histories. It comes before the references: who hears of a post finds it there. What is done again
+// after a crash is there twice then, which the reader passes over (order.add).
+func (f *fanout) keepPosts(ctx context.Context, group []delivery) error {
+	var msgs []*nats.Msg
+	for _, d := range group {
+		if d.post != nil {
+			msgs = append(msgs, d.post)
+		}
+	}
+	if f.group && !f.singly && len(msgs) > fewAlone {
+		if _, err := f.store.publishAll(ctx, msgs); err != nil {
+			return fmt.Errorf("write history: %w", err)
+		}
+		return nil
+	}
+	futures := make([]jetstream.PubAckFuture, len(msgs))
+	for i, m := range msgs {
+		var err error
+		if futures[i], err = f.store.js.PublishMsgAsync(m, jetstream.WithStallWait(storeDeadline)); err != nil {
+			return fmt.Errorf("write history: %w", err)
+		}
+	}
+	for _, future := range futures {
+		if _, err := await(ctx, future); err != nil {
+			return fmt.Errorf("write history: %w", err)
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -170,5 +171,34 @@ func TestStoredFormats(t *testing.T) {
 	}
 	if got := messageID([]byte("secret"), "mesh", "member", "cmid"); got != "zSU6uCo5btfWlwFKEqikkYXv3woQ5USj" {
 		t.Errorf("message id %s", got)
+	}
+}
+
+func TestWhoAsksForWhatWasAcceptedWaitsForIt(t *testing.T) {
+	f := &fanout{wake: make(chan struct{}, 1), moved: make(chan struct{})}
+	f.note(5)
+	f.note(3) // an answer that came late
+	done := make(chan error, 1)
+	go func() { done <- f.caughtUp(t.Context()) }()
+	<-f.wake // it asks for the work
+	f.advance(4)
+	<-f.wake // and again, because there is more to do
+	select {
+	case err := <-done:
+		t.Fatalf("it returned at 4 of 5: %v", err)
+	default:
+	}
+	f.advance(5)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := f.caughtUp(t.Context()); err != nil {
+		t.Error(err)
+	}
+	f.note(6)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.caughtUp(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -124,8 +124,8 @@ func (c *client) files(fields map[string]any) []wire.FileInfo {
 	return into[wire.FileList](c, c.call(wire.TypeListFiles, fields)).Files
 }
 
-// refusedWith checks that an answer is an error of that code.
-func (c *client) refusedWith(code, message string, data []byte) {
+// notServed checks that an answer is an error of that code.
+func (c *client) notServed(code, message string, data []byte) {
 	c.t.Helper()
 	if e := into[wire.Error](c, data); e.Type != wire.TypeError || e.Code != code || !strings.Contains(e.Message, message) {
 		c.t.Errorf("got %s, want %s %s", data, code, message)
@@ -183,7 +183,7 @@ func TestAFileGoesAround(t *testing.T) {
 		if got := into[wire.FileStatusResult](c, c.call(wire.TypeFileStatus, ref(id))); len(got.Accesses) != 0 {
 			t.Errorf("%+v", got)
 		}
-		c.refusedWith(wire.CodeNotFound, "file not found", c.call(wire.TypeGetFile, ref(id)))
+		c.notServed(wire.CodeNotFound, "file not found", c.call(wire.TypeGetFile, ref(id)))
 	})
 	t.Run("a member may sign the download instead", func(t *testing.T) {
 		empty := sha256.Sum256(nil)
@@ -222,7 +222,7 @@ func TestAFileGoesAround(t *testing.T) {
 		carol := r.addMember("carol")
 		c := r.member(carol)
 		mine := r.mustUpload(upload{who: carol, body: []byte("x")})
-		b.refusedWith(wire.CodeForbidden, "", b.call(wire.TypeDeleteFile, ref(id)))
+		b.notServed(wire.CodeForbidden, "", b.call(wire.TypeDeleteFile, ref(id)))
 		if got := into[wire.FileDeleted](c, c.call(wire.TypeDeleteFile, ref(mine))); got.Found == nil || !*got.Found || got.MessageID != mine {
 			t.Errorf("%+v", got)
 		}
@@ -231,7 +231,7 @@ func TestAFileGoesAround(t *testing.T) {
 			if got := into[wire.FileDeleted](a, a.call(wire.TypeDeleteFile, ref(gone))); got.Found == nil || !*got.Found {
 				t.Errorf("%+v", got)
 			}
-			b.refusedWith(wire.CodeNotFound, "file not found", b.call(wire.TypeGetFile, ref(gone)))
+			b.notServed(wire.CodeNotFound, "file not found", b.call(wire.TypeGetFile, ref(gone)))
 		}
 		if got := into[wire.FileDeleted](a, a.call(wire.TypeDeleteFile, ref(id))); got.Found == nil || *got.Found {
 			t.Errorf("%+v", got)
@@ -271,8 +271,8 @@ func TestWhoGetsAFile(t *testing.T) {
 		}
 	})
 	t.Run("nobody else, in the list neither", func(t *testing.T) {
-		c.refusedWith(wire.CodeForbidden, "file not targeted at you", c.call(wire.TypeGetFile, ref(forBob)))
-		c.refusedWith(wire.CodeForbidden, "file not targeted at you", c.call(wire.TypeGetFile, ref(forSession)))
+		c.notServed(wire.CodeForbidden, "file not targeted at you", c.call(wire.TypeGetFile, ref(forBob)))
+		c.notServed(wire.CodeForbidden, "file not targeted at you", c.call(wire.TypeGetFile, ref(forSession)))
 		if got := c.files(nil); len(got) != 1 || got[0].ID != forAll {
 			t.Errorf("%+v", got)
 		}
@@ -289,7 +289,7 @@ func TestWhoGetsAFile(t *testing.T) {
 		}
 	})
 	t.Run("without a key nobody but the owner", func(t *testing.T) {
-		c.refusedWith(wire.CodeForbidden, "no decryption key for this file", c.call(wire.TypeGetFile, ref(forAll)))
+		c.notServed(wire.CodeForbidden, "no decryption key for this file", c.call(wire.TypeGetFile, ref(forAll)))
 		if sealed(a, forAll) != "" || sealed(s, forAll) != "for the session" {
 			t.Error("wrong keys")
 		}
@@ -298,9 +298,9 @@ func TestWhoGetsAFile(t *testing.T) {
 		return map[string]any{"fileId": id, "peerPubkey": to.PublicKey(), "sealedKey": "granted"}
 	}
 	t.Run("only the owner grants, and a grant opens a targeted file", func(t *testing.T) {
-		b.refusedWith(wire.CodeForbidden, "only the file owner can grant access", b.call(wire.TypeGrantFileAccess, grant(forBob, carol)))
-		c.refusedWith(wire.CodeNotFound, "", c.call(wire.TypeGrantFileAccess, grant(forBob, carol)))
-		a.refusedWith(wire.CodeInvalid, "", a.call(wire.TypeGrantFileAccess, map[string]any{"fileId": forBob, "peerPubkey": "carol", "sealedKey": "x"}))
+		b.notServed(wire.CodeForbidden, "only the file owner can grant access", b.call(wire.TypeGrantFileAccess, grant(forBob, carol)))
+		c.notServed(wire.CodeNotFound, "", c.call(wire.TypeGrantFileAccess, grant(forBob, carol)))
+		a.notServed(wire.CodeInvalid, "", a.call(wire.TypeGrantFileAccess, map[string]any{"fileId": forBob, "peerPubkey": "carol", "sealedKey": "x"}))
 		for range 2 {
 			if got := into[wire.FileAccessOK](a, a.call(wire.TypeGrantFileAccess, grant(forBob, carol))); got.Type != wire.TypeFileAccessOK || got.PeerPubkey != carol.PublicKey() {
 				t.Errorf("%+v", got)
@@ -416,7 +416,7 @@ func TestFilesThatAreNotToPersist(t *testing.T) {
 		t.Errorf("a ticket of two minutes ago: %d", status)
 	}
 	clock.Advance(24 * time.Hour)
-	c.refusedWith(wire.CodeNotFound, "", c.call(wire.TypeGetFile, ref(id)))
+	c.notServed(wire.CodeNotFound, "", c.call(wire.TypeGetFile, ref(id)))
 	if got := c.files(nil); len(got) != 1 || got[0].ID != kept {
 		t.Errorf("%+v", got)
 	}

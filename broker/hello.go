@@ -104,6 +104,8 @@ func (c *conn) capabilities(cs []string) {
 			c.acking.Store(true)
 		case wire.CapReceipts:
 			c.receipts = !c.isSession // receipts are the member's mail
+		case wire.CapTopicKeys:
+			c.topicEvents = !c.isSession // a topic's key belongs to the member
 		case wire.CapOwnMulticast:
 			c.ownMulticast = true
 		case wire.CapOwnGating:
@@ -165,7 +167,7 @@ func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
 		MemberProfile: wire.MemberProfile{Groups: []mesh.Group{}, MessageMode: "push"},
 		MeshPolicy:    &wire.MeshPolicy{SelfEditable: policy},
-		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapChanges},
+		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapTopicKeys, wire.CapChanges},
 	}
 	if !c.isSession {
 		c.b.mu.RLock()

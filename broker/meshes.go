@@ -61,7 +61,17 @@ func (b *Broker) CreateMesh(ctx context.Context, name, ownerPubkey, displayName 
 	case full:
 		return Mesh{}, fmt.Errorf("create mesh: %w: %d meshes", ErrFull, b.lim.Meshes)
 	}
-	return b.addMesh(ctx, rec, owner)
+	made, err := b.addMesh(ctx, rec, owner)
+	if err != nil {
+		return Mesh{}, err
+	}
+	b.mu.RLock()
+	m := b.meshes[made.ID]
+	b.mu.RUnlock()
+	if err := b.ensureGeneral(ctx, m); err != nil { // the next start makes it up
+		b.log.Warn("mesh has no general topic yet", "mesh", made.Slug, "err", err)
+	}
+	return made, nil
 }
 
 // addMesh stores a mesh and its first member. The member comes first: a member without a mesh is passed over when the store is read, so a crash between

@@ -18,6 +18,7 @@ type meshState struct {
 	conns    map[*conn]struct{}            // registered connections
 	readers  map[string]map[*conn]struct{} // registered connections by mailbox key
 	hooks    []hookStatus                  // statuses that came before their connections
+	topics   map[string]*topic             // by id
 	services map[string]*service           // by name
 }
 
@@ -39,7 +40,10 @@ type session struct {
 const sessionGroupsFor = mesh.MaxAttestationTTL
 
 func newMeshState(rec meshRecord) *meshState {
-	return &meshState{rec: rec, members: map[string]*member{}, sessions: map[string]*session{}, conns: map[*conn]struct{}{}, readers: map[string]map[*conn]struct{}{}, services: map[string]*service{}}
+	return &meshState{
+		rec: rec, members: map[string]*member{}, sessions: map[string]*session{}, conns: map[*conn]struct{}{}, readers: map[string]map[*conn]struct{}{},
+		topics: map[string]*topic{}, services: map[string]*service{},
+	}
 }
 
 // load takes one entry of the bucket. Entries of members that are gone are passed over.

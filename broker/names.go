@@ -17,6 +17,7 @@ const (
 	dataBucket   = "CM_DATA"
 	filesBucket  = "CM_FILES"
 	filesStream  = "OBJ_" + filesBucket
+	topicStream  = "CM_TOPIC"
 
 	// A bucket is a stream, and its keys are subjects.
 	dataStream = "KV_" + dataBucket
@@ -36,6 +37,17 @@ func mailSubject(meshID, key string) string { return "mbx." + meshID + "." + key
 const receiptPrefix = "rcp."
 
 func receiptSubject(meshID, key string) string { return receiptPrefix + meshID + "." + key }
+
+// historySubject is the posts of a topic.
+func historySubject(meshID, topicID string) string { return "hist." + meshID + "." + topicID }
+
+// Families of records in CM_DATA about topics: TOPIC.MESHID.TOPICID is the topic, MEMBER.MESHID.TOPICID.KEY who belongs to it, KEY.MESHID.TOPICID.GENERATION
+// its key of a generation, sealed for each member.
+const (
+	topicFamily       = "topic"
+	topicMemberFamily = "topic-member"
+	topicKeyFamily    = "topic-key"
+)
 
 // Keys of the bucket.
 const (
@@ -83,6 +95,16 @@ func receiptConfig(l Limits) jetstream.StreamConfig {
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, PersistMode: jetstream.AsyncPersistMode,
 		MaxBytes: l.MaxStore / 100 * 5, MaxAge: l.Retention, AllowDirect: true, Duplicates: min(time.Hour, l.Retention),
 		RePublish: &jetstream.RePublish{Source: ">", Destination: livePrefix + ">"},
+	}
+}
+
+// topicConfig keeps the posts of topics, apart from the mail because they outlive it: as long as there is room. The oldest make way, of one topic beyond
+// maxTopicHistory and of all together; a full history must not stop the fan-out that writes it.
+func topicConfig(l Limits) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: topicStream, Description: "posts of topics", Subjects: []string{"hist.*.*"},
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgsPerSubject: maxTopicHistory,
+		MaxBytes: l.MaxStore / 100 * 10, AllowDirect: true, Duplicates: time.Second, AllowAtomicPublish: true,
 	}
 }
 

@@ -23,6 +23,19 @@ var ops = map[string]op{
 	wire.TypeJoinGroup:  (*conn).joinGroup,
 	wire.TypeLeaveGroup: (*conn).leaveGroup,
 
+	// Topics.
+	wire.TypeTopicCreate:       (*conn).topicCreate,
+	wire.TypeTopicList:         func(c *conn, _ []byte, reqID string) { c.topicList(reqID) },
+	wire.TypeTopicJoin:         (*conn).topicJoin,
+	wire.TypeTopicLeave:        (*conn).topicLeave,
+	wire.TypeTopicMembers:      (*conn).topicMembers,
+	wire.TypeTopicHistory:      (*conn).topicHistory,
+	wire.TypeTopicMarkRead:     (*conn).topicMarkRead,
+	wire.TypeTopicKey:          (*conn).topicKey,
+	wire.TypeTopicSeal:         (*conn).topicSeal,
+	wire.TypeTopicPendingSeals: (*conn).topicPendingSeals,
+	wire.TypeTopicRotate:       (*conn).topicRotate,
+
 	// What members keep for one another.
 	wire.TypeSetState:    (*conn).setState,
 	wire.TypeGetState:    (*conn).getState,

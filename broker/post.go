@@ -24,6 +24,7 @@ func (b *Broker) post(ctx context.Context, rec *accepted) error {
 	switch {
 	case err == nil:
 		b.store.bodies.put(seq, rec)
+		b.fan.note(seq)
 		b.fan.poke()
 		return nil
 	case idTaken(err):

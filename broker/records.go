@@ -85,9 +85,14 @@ type accepted struct {
 
 	// Of messages that the broker makes itself, and of posts to a topic.
 	Topic     string          `json:"topic,omitempty"` // its name
+	TopicID   string          `json:"topic_id,omitempty"`
 	Subtype   string          `json:"subtype,omitempty"`
 	Event     string          `json:"event,omitempty"`
 	EventData json.RawMessage `json:"event_data,omitempty"`
+
+	// Of posts to a topic only.
+	MemberName  string `json:"member_name,omitempty"`
+	BodyVersion int    `json:"body_version,omitempty"`
 
 	size int // bytes of the encoded form
 	once sync.Once
@@ -105,7 +110,7 @@ func (a *accepted) push() wire.Push {
 		Type: wire.TypePush, MessageID: a.ID, MeshID: a.Mesh, SenderPubkey: sender, SenderMemberPubkey: a.MemberPubkey, SenderMemberID: a.MemberID,
 		SenderName: a.Name, ReplyToID: a.ReplyTo, Priority: a.Priority, Nonce: a.Nonce, Ciphertext: a.Ciphertext,
 		CreatedAt: wire.Timestamp(unixMilli(a.At)), ClientMessageID: a.CMID, RequestFingerprint: a.Fingerprint, TargetSpec: a.Target,
-		Topic: a.Topic, Subtype: a.Subtype, Event: a.Event, EventData: a.EventData,
+		Topic: a.Topic, BodyVersion: a.BodyVersion, Subtype: a.Subtype, Event: a.Event, EventData: a.EventData,
 	}
 }
 

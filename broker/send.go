@@ -66,6 +66,7 @@ func (c *conn) compose(f wire.Send) (rec, first *accepted, no *refusal) {
 	rec = &accepted{
 		CMID: f.ClientMessageID, Mesh: c.mesh.rec.ID, MemberID: c.member.ID, MemberPubkey: c.member.Pubkey, SessionKey: c.sessionKey, Name: c.name,
 		Target: f.TargetSpec, Priority: f.Priority, Nonce: f.Nonce, Ciphertext: f.Ciphertext, ReplyTo: f.ReplyToID, At: c.b.now().UnixMilli(),
+		BodyVersion: f.BodyVersion,
 	}
 	if f.RequestFingerprint != "" {
 		if !hexOf(f.RequestFingerprint, 32) {
@@ -115,7 +116,7 @@ func (c *conn) route(rec *accepted) *refusal {
 	}
 	switch {
 	case rec.Target[0] == '#':
-		return refused(wire.AckInvalid, fmt.Sprintf("invalid: this broker has no topic %.64q", rec.Target[1:]))
+		return c.routePost(ctx, rec)
 	case rec.Target[0] == '@':
 		return refused(wire.AckInvalid, "invalid: group name missing")
 	case !mesh.ValidKey(rec.Target) || slices.Contains(c.keys, rec.Target):
@@ -184,6 +185,7 @@ func (c *conn) outcome(p *pendingSend) *refusal {
 	seq, err := p.future.wait(context.Background())
 	if err == nil {
 		c.b.store.bodies.put(seq, p.rec)
+		c.b.fan.note(seq)
 		p.ack.Queued, p.ack.MessageID = true, p.rec.ID
 		return nil
 	}

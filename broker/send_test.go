@@ -107,7 +107,7 @@ func TestRefusedSends(t *testing.T) {
 		{"to a name", edit(func(f *wire.Send) { f.TargetSpec = "bob" }), wire.AckNoPeer, noPeer},
 		{"to a key in upper case", edit(func(f *wire.Send) { f.TargetSpec = strings.ToUpper(bob.PublicKey()) }), wire.AckNoPeer, noPeer},
 		{"to the own key", edit(func(f *wire.Send) { f.TargetSpec = r.owner.PublicKey() }), wire.AckNoPeer, noPeer},
-		{"to a topic", edit(func(f *wire.Send) { f.TargetSpec = "#general" }), wire.AckInvalid, `invalid: this broker has no topic "general"`},
+		{"to a topic", edit(func(f *wire.Send) { f.TargetSpec = "#nowhere" }), wire.AckNotFound, `not_found: no topic "nowhere"`},
 		{"to a group without name", edit(func(f *wire.Send) { f.TargetSpec = "@" }), wire.AckInvalid, "invalid: group name missing"},
 		{"with an unknown priority", edit(func(f *wire.Send) { f.Priority = "urgent" }), wire.AckInvalid, "invalid: invalid frame: priority must be now, next or low"},
 		{"without target", edit(func(f *wire.Send) { f.TargetSpec = "" }), wire.AckInvalid, "invalid: invalid frame: targetSpec missing"},

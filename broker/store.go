@@ -22,6 +22,7 @@ type store struct {
 	rcpt   jetstream.Stream
 	meta   jetstream.KeyValue
 	data   jetstream.KeyValue
+	topics jetstream.Stream
 	dataS  jetstream.Stream // the stream of data
 	bodies *bodyCache
 	depth  *depths
@@ -41,6 +42,9 @@ func openStore(ctx context.Context, nc *nats.Conn, l Limits) (*store, error) {
 	}
 	if s.rcpt, err = js.CreateOrUpdateStream(ctx, receiptConfig(l)); err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", rcptStream, err)
+	}
+	if s.topics, err = js.CreateOrUpdateStream(ctx, topicConfig(l)); err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", topicStream, err)
 	}
 	if s.meta, err = js.CreateOrUpdateKeyValue(ctx, metaConfig(l)); err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", metaBucket, err)

@@ -91,10 +91,15 @@ type SendReply struct {
 	// Recipient is the name and key the target was resolved to; empty for a multicast, and while the peer is not known yet.
 	RecipientName string `json:"recipient_name,omitempty"`
 	RecipientKey  string `json:"recipient_key,omitempty"`
+	// TopicID and BodyVersion (1: readable by the broker, 2: sealed) are set for a topic that is known here.
+	TopicID     string `json:"topic_id,omitempty"`
+	BodyVersion int    `json:"body_version,omitempty"`
 	// Online: yes, no, or unknown (the mesh is down, or the target is not one peer).
 	Online string `json:"online"`
 	// Note tells what the user should know, for instance that the mesh is down and the message waits.
 	Note string `json:"note,omitempty"`
+	// Warning tells what the user may not want, for instance that a topic has no key.
+	Warning string `json:"warning,omitempty"`
 }
 
 // Receipt is published on mesh.<slug>.receipt.<actor>.<message id> when a message of ours changes state.
@@ -122,6 +127,7 @@ type InboxItem struct {
 	To              string `json:"to"` // what the sender addressed: a session's name, "member", "@group", "*"
 	ToKey           string `json:"to_key,omitempty"`
 	Topic           string `json:"topic"`
+	TopicID         string `json:"topic_id,omitempty"`
 	Subtype         string `json:"subtype,omitempty"`
 	Priority        string `json:"priority"`
 	ReplyTo         string `json:"reply_to"`
@@ -335,6 +341,8 @@ type SessionInfo struct {
 	Link      string       `json:"link"`
 	StartedAt int64        `json:"started_at"`
 	Unread    int          `json:"unread"`
+	// MessageMode is the member's choice: push, inbox (messages are not shown unasked) or off (the same). Empty until a broker was reached.
+	MessageMode string `json:"message_mode,omitempty"`
 	// TokenFile is where the daemon wrote the session's token (0600): only in the reply to session-register.
 	TokenFile string `json:"token_file,omitempty"`
 }

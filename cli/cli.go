@@ -85,6 +85,7 @@ func (a *app) root() *urfave.Command {
 			createVerb(), joinVerb(), shareVerb(), listVerb(), infoVerb(),
 			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
 			statusVerb(), summaryVerb(), visibleVerb(), profileVerb(), groupVerb(), settingsVerb(),
+			topicVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), versionVerb(), helpVerb(),
 		},

@@ -15,6 +15,7 @@ import (
 	"claudemesh/mcp"
 	"claudemesh/mcp/feed"
 	"claudemesh/mesh"
+	"claudemesh/wire"
 )
 
 // Exit codes. The table is part of the interface: scripts and models decide by it.
@@ -117,7 +118,7 @@ func explain(err error) *failure {
 	case errors.As(err, &ambig):
 		f.Code, f.Exit = "peer_ambiguous", exitUsage
 	case errors.Is(err, mesh.ErrBadTarget):
-		f.Code, f.Exit, f.Hint = "bad_target", exitUsage, "a target is a display name, 16 to 64 hex digits of a key, @group or '*'"
+		f.Code, f.Exit, f.Hint = "bad_target", exitUsage, "a target is a display name, 16 to 64 hex digits of a key, @group, '#topic' or '*'"
 	case errors.As(err, &exists):
 		f.Code, f.Exit, f.Hint = "file_exists", exitConflict, "name another one with --out, or replace it with --force"
 	case errors.As(err, &start):
@@ -171,11 +172,11 @@ func explainAPI(f *failure, e *bus.APIError) {
 	switch {
 	case f.Data["broker_code"] == "forbidden" || f.Data["broker_code"] == "unauthorized":
 		f.Exit = exitPermission
-	case f.Data["broker_code"] == "not_found":
+	case f.Data["broker_code"] == "not_found" || f.Data["broker_code"] == wire.CodeTopicNotFound:
 		f.Exit = exitNotFound
 	case f.Data["broker_code"] == "invalid":
 		f.Exit = exitUsage
-	case f.Data["broker_code"] == "limit":
+	case f.Data["broker_code"] == "limit" || f.Data["broker_code"] == wire.CodeTopicKeyMoved:
 		f.Exit = exitConflict
 	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
 		f.Exit = exitUsage
@@ -203,6 +204,18 @@ func apiHint(reason string, data map[string]any) string {
 			return "see who is there with: claudemesh peer list"
 		}
 		return "known peers: " + strings.Join(names, ", ")
+	case "topic_not_found":
+		var names []string
+		list, _ := data["topics"].([]any)
+		for _, name := range list {
+			names = append(names, "#"+cleanLine(fmt.Sprint(name)))
+		}
+		if len(names) > 0 {
+			return "topics: " + strings.Join(names, ", ")
+		}
+		return "see what there is with: claudemesh topic list"
+	case "not_in_topic":
+		return "join it with: claudemesh topic join " + cleanLine(fmt.Sprint(data["topic"]))
 	case "peer_ambiguous":
 		return "use 16 or more hex digits of the key you mean"
 	case "mesh_not_joined":

@@ -128,7 +128,7 @@ func (c *call) printItem(it bus.InboxItem) error {
 	if it.To != "" {
 		head += " → " + cleanLine(it.To)
 	}
-	if it.Topic != "" {
+	if it.Topic != "" && it.To != "#"+it.Topic {
 		head += " #" + cleanLine(it.Topic)
 	}
 	head += "  " + c.ui.paint(dim, cleanLine(it.Mesh)+"  "+it.ReceivedAt+"  "+it.ID)

@@ -24,8 +24,8 @@ const sendTries = 3
 
 func sendVerb() verb {
 	return verb{
-		name: "send", args: "TO TEXT…\nTO -", short: "send a message to a peer, a group or everybody",
-		long: `TO is a display name (any case), 16 to 64 hex digits of a key, @group, or '*' for everybody in the mesh. A name or prefix that
+		name: "send", args: "TO TEXT…\nTO -", short: "send a message to a peer, a group, a topic or everybody",
+		long: `TO is a display name (any case), 16 to 64 hex digits of a key, @group, '#topic', or '*' for everybody in the mesh. A name or prefix that
 means several peers is refused with the candidates listed. TEXT may be several words; "-" reads it from stdin, byte for byte.
 
 What is printed is what is known at once:
@@ -83,6 +83,7 @@ type sending struct {
 	accepted *bus.SendReply // the daemon's answer, once there is one
 	known    progress
 	deadline time.Time
+	show     func(bus.SendReply, progress) error // prints the result; nil: as send does
 }
 
 // newSend reads and checks the arguments; nothing is sent before all of them are good.
@@ -220,6 +221,12 @@ func (s *sending) attempt(ctx context.Context, n *conn, try int) (err error) {
 	if s.known.State == bus.StateFailed {
 		return &sendFailedError{result}
 	}
+	if reply.Warning != "" && !s.ui.json {
+		s.ui.warn("%s", cleanLine(reply.Warning))
+	}
+	if s.show != nil {
+		return s.show(reply, s.known)
+	}
 	return s.ui.result(result, func() error { return s.ui.print("%s", sentence(reply, s.known)) })
 }
 
@@ -248,12 +255,14 @@ type sendJSON struct {
 	Online          string `json:"online"` // yes, no or unknown
 	Reason          string `json:"reason,omitempty"`
 	Note            string `json:"note,omitempty"`
+	Warning         string `json:"warning,omitempty"`
 }
 
 func sendResult(r bus.SendReply, p progress) sendJSON {
 	out := sendJSON{
 		OK: true, MessageID: r.ClientMessageID, BrokerMessageID: p.BrokerMessageID, Target: r.Target, Mesh: r.Mesh, State: p.State, Duplicate: r.Duplicate,
 		Via: "daemon", SurfacedVia: p.Via, Recipient: r.RecipientName, RecipientKey: r.RecipientKey, Online: r.Online, Reason: p.Reason,
+		Warning: r.Warning,
 	}
 	if p.State == bus.StateAccepted {
 		out.Note = r.Note // about what it waits for: stale once it has moved on

@@ -33,7 +33,7 @@ func (d *Daemon) accept(ctx context.Context, c *bus.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if req.ReplyTo, err = d.replyID(ctx, req.ReplyTo); err != nil {
+	if req.ReplyTo, err = d.replyID(ctx, req.ReplyTo, target); err != nil {
 		return nil, err
 	}
 	print, err := mesh.FingerprintOf(target.Typed, req.Body, req.Priority, req.ReplyTo, req.Meta)
@@ -98,8 +98,6 @@ func checkSend(req *bus.SendRequest, kind string) (mesh.Target, error) {
 		return target, bad("bad_id", fmt.Sprintf("an id has at most %d bytes", wire.MaxIDBytes))
 	case !utf8.ValidString(req.ClientMessageID) || !utf8.ValidString(req.ReplyTo):
 		return target, bad("bad_id", "an id is UTF-8 text")
-	case target.Kind == mesh.TargetTopic:
-		return target, &bus.APIError{Code: 501, Reason: "no_topics", Detail: "this version sends to peers, @groups and *, not to topics"}
 	}
 	return target, nil
 }
@@ -119,13 +117,15 @@ func (d *Daemon) senderKey(ctx context.Context, m *meshRun, actor string) (strin
 	return m.joined.Pubkey, nil
 }
 
-// replyID turns the id of a message received here into the id its sender knows; any other id is passed on as it is.
-func (d *Daemon) replyID(ctx context.Context, id string) (string, error) {
+// replyID turns the id of a message received here into the id its sender knows or, in a topic, the one that everybody knows; any other id is passed on as it is.
+func (d *Daemon) replyID(ctx context.Context, id string, to mesh.Target) (string, error) {
 	if id == "" {
 		return "", nil
 	}
 	msg, err := d.inbox.Get(ctx, id)
 	switch {
+	case err == nil && to.Kind == mesh.TargetTopic:
+		return msg.BrokerMessageID, nil
 	case err == nil:
 		return msg.ClientMessageID, nil
 	case isNotFound(err):
@@ -144,6 +144,8 @@ func (m *meshRun) address(ctx context.Context, t mesh.Target, self string, row *
 	case mesh.TargetGroup:
 		row.TargetSpec = "@" + t.Ref
 		return nil
+	case mesh.TargetTopic:
+		return m.topics.address(ctx, t.Ref, row, reply)
 	}
 	peer, settled, err := m.roster.resolve(ctx, t, self)
 	switch {

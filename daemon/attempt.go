@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"claudemesh/bridge"
+	"claudemesh/bus"
 	"claudemesh/daemon/outbox"
 	"claudemesh/mesh"
 	"claudemesh/wire"
@@ -21,7 +22,7 @@ var (
 )
 
 func (m *meshRun) begin(row outbox.Row) (*bridge.Pending, error) {
-	if row.TargetSpec == "" {
+	if row.TargetSpec == "" && row.Kind != bus.SendTopic {
 		key, err := m.lateTarget(row)
 		if err != nil {
 			return nil, err
@@ -40,6 +41,9 @@ func (m *meshRun) begin(row outbox.Row) (*bridge.Pending, error) {
 		frame.Priority = wire.PriorityNext
 	}
 	nonce, box, err := m.seal(identity, row)
+	if row.Kind == bus.SendTopic {
+		frame.TargetSpec, frame.BodyVersion, nonce, box, err = m.topics.seal(row)
+	}
 	if err != nil {
 		return nil, err
 	}

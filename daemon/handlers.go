@@ -176,6 +176,9 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 	case wire.TypeMCPCallResponse:
 		return m.offers.answer(ctx, c)
 	}
+	if ask, ours := topicCalls[c.Op]; ours {
+		return ask(m.topics, ctx, c, key)
+	}
 	if ownPresence[c.Op] {
 		reply, err := m.say(ctx, link, own, c.Op, c.Data)
 		if err != nil {

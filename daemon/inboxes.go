@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"claudemesh/bus"
 	"claudemesh/daemon/inbox"
@@ -111,6 +112,9 @@ func inboxItem(it inbox.Item, to string) bus.InboxItem {
 		ID: m.ID, ClientMessageID: m.ClientMessageID, BrokerMessageID: m.BrokerMessageID, Mesh: m.Mesh, FromName: m.SenderName, FromKey: m.SenderKey,
 		FromMemberKey: m.SenderMemberKey, To: to, ToKey: m.RecipientKey, Topic: m.Topic, Subtype: m.Subtype, Priority: m.Priority, ReplyTo: m.ReplyTo,
 		Body: m.Body, ReceivedAt: wire.Timestamp(m.ReceivedAt), Seen: it.Seen, State: it.State,
+	}
+	if m.ToKind == inbox.ToTopic {
+		out.TopicID = strings.TrimPrefix(m.TargetSpec, "#")
 	}
 	if m.Undecryptable {
 		out.Body, out.State, out.Reason = "", bus.StateUndecryptable, m.Reason

@@ -23,6 +23,7 @@ type meshRun struct {
 	member mesh.Identity
 	links  *bridge.Mesh
 	roster *roster
+	topics *topics
 	wake   chan struct{} // capacity 1: something may be due
 	late   surfacedQueue // surfaced reports that wait for the link
 	offers *services
@@ -36,6 +37,7 @@ type meshRun struct {
 	restEnd time.Time
 	rng     *rand.Rand
 	said    map[string]*said // by session id; "" is the member
+	mode    string           // the member's message mode
 }
 
 // attach starts a joined mesh. Attaching a slug twice is an error.
@@ -48,7 +50,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 		return fmt.Errorf("slug %q cannot be a subject token", j.Slug)
 	}
 	m := &meshRun{d: d, joined: j, member: member, wake: make(chan struct{}, 1), rng: newRand(d.opt.Rand), said: map[string]*said{}}
-	m.roster, m.offers = newRoster(m), newServices(m)
+	m.roster, m.topics, m.offers = newRoster(m), newTopics(m), newServices(m)
 	m.ctx, m.cancel = context.WithCancel(d.ctx)
 	host, _ := os.Hostname()
 	cwd, _ := os.Getwd()
@@ -76,6 +78,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 	})
 	m.tasks.Go(m.drain)
 	m.tasks.Go(m.roster.run)
+	m.tasks.Go(m.topics.run)
 	m.tasks.Go(m.offers.run)
 	return nil
 }
@@ -142,11 +145,14 @@ func (m *meshRun) State(src bridge.Source, s bridge.State) {
 	if s.Phase != bridge.Open {
 		if src.Session == "" {
 			m.roster.lost()
+			m.topics.lost()
 		}
 		return
 	}
 	if src.Session == "" {
+		m.setMessageMode(s.MessageMode)
 		m.roster.refresh()
+		m.topics.refresh()
 		m.late.flush(m)
 	}
 	m.tasks.Go(func() { m.offers.reopened(src.Session) })

@@ -53,6 +53,9 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, holders []session.Session
 			msg.ToKind = inbox.ToSession
 		}
 	}
+	if strings.HasPrefix(p.TargetSpec, "#") {
+		msg.ToKind, msg.Topic = inbox.ToTopic, printable(msg.Topic)
+	}
 	box, err := base64.StdEncoding.DecodeString(p.Ciphertext)
 	if err != nil {
 		return undecryptable(msg, "the ciphertext is not base64", nil, []byte(p.Ciphertext))
@@ -60,6 +63,9 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, holders []session.Session
 	nonce, err := base64.StdEncoding.DecodeString(p.Nonce)
 	if err != nil {
 		return undecryptable(msg, "the nonce is not base64", nil, box)
+	}
+	if msg.ToKind == inbox.ToTopic && p.BodyVersion == wire.BodySealed {
+		return m.openPost(msg, nonce, box)
 	}
 	if multicast(p.TargetSpec) {
 		return openText(msg, box)
@@ -85,6 +91,19 @@ func undecryptable(msg inbox.Message, reason string, nonce, box []byte) inbox.Me
 	if msg.ToKind == "" {
 		msg.ToKind = inbox.ToMember
 	}
+	return msg
+}
+
+// openPost opens a sealed post with the keys of its topic that are here. One that is not here yet may come: the post is kept as it is until then.
+func (m *meshRun) openPost(msg inbox.Message, nonce, box []byte) inbox.Message {
+	text, err := m.topics.open(strings.TrimPrefix(msg.TargetSpec, "#"), nonce, box)
+	switch {
+	case err != nil:
+		return undecryptable(msg, "the topic's key has not been sealed for this member yet, or this is not sealed with it", nonce, box)
+	case !utf8.Valid(text):
+		return undecryptable(msg, "the text is not UTF-8", nil, text)
+	}
+	msg.Body = string(text)
 	return msg
 }
 

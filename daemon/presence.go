@@ -134,6 +134,22 @@ func (d *Daemon) busy(ctx context.Context, session string) bool {
 	return err == nil && m.busy(session)
 }
 
+// eventProfileUpdated tells a member's connections which fields of its profile have changed.
+const eventProfileUpdated = "profile_updated"
+
+// setMessageMode notes what the member has chosen. The shims of its sessions honour it: with anything but push they show nothing unasked.
+func (m *meshRun) setMessageMode(mode string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mode = mode
+}
+
+func (m *meshRun) messageMode() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mode
+}
+
 // heldAtOnce is how many held messages are announced when a session is idle again; the rest it finds by asking, as it does from time to time.
 const heldAtOnce = 1000
 

@@ -46,6 +46,9 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push
 		msg := m.open(src, p, holders)
 		concerned := m.concerned(msg, live)
 		if msg.SenderMemberKey == m.joined.Pubkey && msg.ToKind != inbox.ToSession && len(concerned) == 0 {
+			if msg.ToKind == inbox.ToTopic && !msg.Undecryptable {
+				m.announce(msg, nil) // whoever follows the topic wants to see it pass
+			}
 			continue // the echo of our own multicast, and nobody else here to hear it
 		}
 		arrivals = append(arrivals, inbox.Arrival{Message: msg, Sessions: concerned})
@@ -58,9 +61,11 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push
 		return err
 	}
 	for i, s := range stored {
-		if s.Inserted {
+		if s.Inserted && !stillClosed(s.Message) {
 			m.answered(ctx, s.Message)
 			m.announce(s.Message, arrivals[i].Sessions)
+		} else if s.Inserted {
+			m.topics.refresh()
 		}
 	}
 	return nil
@@ -133,7 +138,12 @@ func stateOf(msg inbox.Message) string {
 // addressee is what the reader is told a message was addressed to.
 func (m *meshRun) addressee(msg inbox.Message) string {
 	switch msg.ToKind {
-	case inbox.ToGroup, inbox.ToTopic, inbox.ToAll:
+	case inbox.ToTopic:
+		if msg.Topic != "" {
+			return "#" + msg.Topic
+		}
+		return msg.TargetSpec
+	case inbox.ToGroup, inbox.ToAll:
 		if msg.TargetSpec != "" {
 			return msg.TargetSpec
 		}
@@ -163,6 +173,13 @@ func (m *meshRun) system(src bridge.Source, p wire.Push) {
 	kind := "system"
 	var e wire.PeerEvent
 	switch p.Event {
+	case eventProfileUpdated:
+		var changed struct {
+			MessageMode string `json:"messageMode"`
+		}
+		if json.Unmarshal(p.EventData, &changed) == nil && changed.MessageMode != "" {
+			m.setMessageMode(changed.MessageMode)
+		}
 	case wire.EventPeerJoined, wire.EventPeerReturned, wire.EventPeerLeft:
 		if err := json.Unmarshal(p.EventData, &e); err != nil || !mesh.ValidKey(e.Pubkey) {
 			return
@@ -177,6 +194,8 @@ func (m *meshRun) system(src bridge.Source, p wire.Push) {
 			m.roster.refresh()
 			m.signal()
 		}
+	case wire.EventTopicChanged, wire.EventTopicSealNeeded, wire.EventTopicRotateNeeded:
+		m.topics.refresh()
 	}
 	m.d.publishEvent(m.joined.Slug, kind, map[string]any{"mesh": m.joined.Slug, "event": p.Event, "data": p.EventData, "at": m.d.opt.Clock.Now().UnixMilli()})
 }

@@ -21,6 +21,7 @@ func (d *Daemon) sessionInfo(ctx context.Context, s session.Session) bus.Session
 		info.Groups = append(info.Groups, decodeGroup(g))
 	}
 	if m, err := d.mesh(s.Mesh); err == nil {
+		info.MessageMode = m.messageMode()
 		if l, ok := m.links.Session(s.ID); ok {
 			info.Link = string(l.State().Phase)
 		}

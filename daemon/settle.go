@@ -75,11 +75,12 @@ func judge(ack wire.Ack, err error) (verdict, string) {
 		return sent, ""
 	case errors.Is(err, bridge.ErrNotOpen), errors.Is(err, bridge.ErrLost):
 		return again, "the connection to the broker was lost before it answered"
-	case errors.Is(err, errLinkClosed), errors.Is(err, errNotListed):
+	case errors.Is(err, errLinkClosed), errors.Is(err, errNotListed), errors.Is(err, errTopicsNotListed):
 		return soon, err.Error()
 	case errors.As(err, &unknown):
 		return later, err.Error() + " yet"
-	case errors.As(err, &ambiguous), errors.Is(err, mesh.ErrSelf), errors.Is(err, errUnsealable), errors.Is(err, mesh.ErrBadTarget):
+	case errors.As(err, &ambiguous), errors.Is(err, mesh.ErrSelf), errors.Is(err, errUnsealable), errors.Is(err, mesh.ErrBadTarget),
+		errors.Is(err, errNoTopic), errors.Is(err, errNotInTopic), errors.Is(err, errKeyWithdrawn):
 		return refused, err.Error()
 	case errors.Is(err, context.Canceled):
 		return again, "the daemon stopped before the broker answered"
@@ -93,7 +94,7 @@ func judge(ack wire.Ack, err error) (verdict, string) {
 	case ack.Code == wire.AckRateLimited, strings.HasPrefix(text, "rate_limit"):
 		return limited, text
 	case ack.Code == wire.AckPayloadTooLarge, strings.HasPrefix(text, "payload too large"),
-		ack.Code == wire.AckIDReused, ack.Code == wire.AckInvalid, strings.HasPrefix(text, "blocked by recipient grants"):
+		ack.Code == wire.AckIDReused, ack.Code == wire.AckInvalid, ack.Code == wire.AckForbidden, ack.Code == wire.AckNotFound, strings.HasPrefix(text, "blocked by recipient grants"):
 		return refused, text
 	case text == "":
 		return later, "the broker refused it without a reason"

@@ -40,7 +40,9 @@ type fakeDaemon struct {
 
 	mu       sync.Mutex
 	pending  []bus.InboxItem
-	refuse   bool // refuse reports
+	refuse   bool          // refuse reports
+	mode     string        // the member's message mode
+	met      chan struct{} // one for each session-me
 	surfaced chan bus.MessageIDs
 	asked    chan struct{} // one for each inbox-pending
 
@@ -55,7 +57,7 @@ func newDaemon(t *testing.T) *fakeDaemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return &fakeDaemon{t: t, dir: dir, surfaced: make(chan bus.MessageIDs, 1000), asked: make(chan struct{}, 1000)}
+	return &fakeDaemon{t: t, dir: dir, surfaced: make(chan bus.MessageIDs, 1000), asked: make(chan struct{}, 1000), met: make(chan struct{}, 1000)}
 }
 
 func (d *fakeDaemon) start(known bool) {
@@ -77,7 +79,13 @@ func (d *fakeDaemon) start(known bool) {
 	}
 	for op, h := range map[string]bus.Handler{
 		bus.OpSessionMe: func(context.Context, *bus.Call) (any, error) {
-			return bus.SessionInfo{ID: sessionID, Mesh: slug, Name: "alice", Groups: []mesh.Group{{Name: "reviewers"}}}, nil
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			select {
+			case d.met <- struct{}{}:
+			default:
+			}
+			return bus.SessionInfo{ID: sessionID, Mesh: slug, Name: "alice", Groups: []mesh.Group{{Name: "reviewers"}}, MessageMode: d.mode}, nil
 		},
 		bus.OpInboxPending: func(context.Context, *bus.Call) (any, error) {
 			d.mu.Lock()

@@ -104,6 +104,7 @@ type shim struct {
 	Config
 	conn *stdio
 	log  *slog.Logger
+	hush bool // of the feed: the member wants to be shown nothing unasked
 }
 
 func (s *shim) feed(ctx context.Context, initialized <-chan struct{}) error {
@@ -146,17 +147,35 @@ func (s *shim) connect(ctx context.Context) (*bus.Client, error) {
 	return bus.Connect(ctx, bus.ClientConfig{Dir: s.Dir, Token: c.Token, Actor: c.Actor, Name: "claudemesh mcp"})
 }
 
-// subjects asks the daemon who this session is: its mesh and groups decide what it hears.
+// me asks the daemon who this session is, and whether its member wants messages to be shown at all (message mode inbox or off: only who asks is told).
+func (s *shim) me(ctx context.Context, client *bus.Client) (me bus.SessionInfo, hush bool, err error) {
+	if err := client.Do(ctx, bus.DaemonSubject(s.Getenv(feed.EnvSession), bus.OpSessionMe), struct{}{}, &me); err != nil {
+		return me, false, fmt.Errorf("ask who this session is: %w", err)
+	}
+	return me, me.MessageMode != "" && me.MessageMode != "push", nil
+}
+
+// subjects are what this session hears; its mesh and groups decide.
 func (s *shim) subjects(ctx context.Context, client *bus.Client) ([]string, error) {
-	actor := s.Getenv(feed.EnvSession)
-	var me bus.SessionInfo
-	if err := client.Do(ctx, bus.DaemonSubject(actor, bus.OpSessionMe), struct{}{}, &me); err != nil {
-		return nil, fmt.Errorf("ask who this session is: %w", err)
+	me, hush, err := s.me(ctx, client)
+	if s.hush = hush; err != nil || hush {
+		return nil, err
 	}
 	return feed.SessionSubjects(me), nil
 }
 
+// errMode ends a connection, so that the next one listens as the member wants it now.
+var errMode = errors.New("the message mode has changed")
+
 func (s *shim) missed(ctx context.Context, client *bus.Client) ([]bus.InboxItem, error) {
+	switch _, hush, err := s.me(ctx, client); {
+	case err != nil:
+		return nil, err
+	case hush != s.hush:
+		return nil, errMode
+	case hush:
+		return nil, nil
+	}
 	var list bus.InboxList
 	subject := bus.DaemonSubject(s.Getenv(feed.EnvSession), bus.OpInboxPending)
 	if err := client.Do(ctx, subject, bus.InboxQuery{Limit: pendingLimit}, &list); err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jonboulle/clockwork"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -193,6 +194,50 @@ func TestReportsComeAfterTheWrite(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestAMemberThatWantsNoMessagesShown(t *testing.T) {
+	d := newDaemon(t)
+	d.keep(item("m1", "one"))
+	d.mode = "inbox"
+	d.start(true)
+	clock := clockwork.NewFakeClock()
+	c := serve(t, Config{Dir: d.dir, Clock: clock, Settle: -1}).client()
+	wait(t, "the question who it is", d.met)
+	wait(t, "the question whether anything was missed", d.met)
+	d.publish(bus.SessionMsgSubject(slug, sessionID), item("m2", "two"))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	sweep := func() {
+		t.Helper()
+		if err := clock.BlockUntilContext(ctx, 1); err != nil {
+			t.Fatal(err)
+		}
+		clock.Advance(time.Minute)
+	}
+	sweep()
+	wait(t, "the next look", d.met)
+	select {
+	case <-d.asked:
+		t.Fatal("asked for messages that nobody wants to be shown")
+	case p := <-c.messages:
+		t.Fatalf("shown %q", p.Content)
+	default:
+	}
+	d.mu.Lock()
+	d.mode = "push"
+	d.mu.Unlock()
+	for {
+		select {
+		case p := <-c.messages:
+			if p.Content != "bob: one" {
+				t.Errorf("shown %q", p.Content)
+			}
+			return
+		default:
+			sweep()
+		}
+	}
+}
 
 func TestFirstMessageWaitsForTheClientToSettle(t *testing.T) {
 	d := newDaemon(t)

@@ -213,6 +213,7 @@ func empty(v any) bool {
 
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
+		`{"type":"topic_rotate","topic":"t","generation":1,"keys":[{"memberId":"m","encryptedKey":"","nonce":""}]}`, `{"type":"topic_create","name":"n","key":{}}`,
 		`{"type":"send","targetSpec":"*","priority":"now","nonce":"","ciphertext":""}`, `{"type":"hello","groups":[{"name":"a"}]}`, `{"type":"push","eventData":{}}`, `{"type":"set_state","key":"k","value":{"a":["<"]}}`, `{"type":"remember","content":"c","tags":["t"]}`,
 		`{"type":"share_skill","name":"n","description":"d","instructions":"i","manifest":null}`, `[`, `{"type":1}`,
 	} {
@@ -227,6 +228,8 @@ func FuzzDecode(f *testing.F) {
 			&VaultSet{}, &VaultGet{}, &VaultKey{}, &VaultGetResult{}, &VaultListResult{}, &FileRef{}, &FileURL{}, &ListFiles{}, &FileList{}, &FileStatusResult{}, &GrantFileAccess{}, &FileDeleted{},
 			&SetState{}, &GetState{}, &DeleteState{}, &ListState{}, &StateResult{}, &StateList{}, &StateChange{}, &Remember{}, &Recall{}, &Forget{}, &MemoryResults{},
 			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},
+			&TopicCreate{}, &TopicCreated{}, &TopicList{}, &TopicJoin{}, &TopicLeave{}, &TopicRequest{}, &TopicMembers{}, &TopicHistory{}, &TopicHistoryPage{}, &TopicKey{},
+			&TopicSeal{}, &TopicPending{}, &TopicRotate{}, &TopicEvent{},
 			&SetProfile{}, &MessageStatus{}, &MessageStatusResult{}, &MeshSettings{}, &MeshSettingsResult{},
 		} {
 			if Decode(data, v) != nil {

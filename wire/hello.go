@@ -15,6 +15,8 @@ const (
 	CapReceipts = "receipts"
 	// CapOwnMulticast: the client wants multicasts of its own member too, because it serves several sessions; it drops the echo of the sending session.
 	CapOwnMulticast = "own_multicast"
+	// CapTopicKeys: of a client, that it makes, seals and renews the keys of topics and wants the events about them; of a broker, that it keeps them.
+	CapTopicKeys = "topic_keys"
 	// CapOwnGating: the client holds messages back by itself while it is working or wants no disturbance; the broker pushes whatever the status is.
 	CapOwnGating = "own_gating"
 	// CapChanges: the client wants frames of ours that tell of changes which the reference tells nobody, such as skill_change.

@@ -96,6 +96,8 @@ type Push struct {
 	CreatedAt          string          `json:"createdAt"`
 	ClientMessageID    string          `json:"client_message_id,omitempty"`
 	RequestFingerprint string          `json:"request_fingerprint,omitempty"`
+	// BodyVersion of a post to a topic: BodyPlain or BodySealed. Ours.
+	BodyVersion int `json:"bodyVersion,omitempty"`
 	// TargetSpec is what the sender addressed, so that a receiver can tell a direct message from a multicast. Ours; absent from a reference broker.
 	TargetSpec string `json:"targetSpec,omitempty"`
 }

@@ -10,7 +10,8 @@ import (
 	"claudemesh/mesh"
 )
 
-// Pending returns what a session has not been shown yet, open or pushed without proof, oldest first. limit 0 means 100.
+// Pending returns what a session has not been shown yet, open or pushed without proof, oldest first. limit 0 means 100. Posts of topics that wait for their
+// key are left out until it has come.
 func (s *Store) Pending(ctx context.Context, session string, limit int) ([]Message, error) {
 	return collect(s.db.Query(ctx, selectWaiting, session, bound(limit)))
 }

@@ -238,7 +238,7 @@ func TestOrphansAreAdoptedOnceByASessionTheyConcern(t *testing.T) {
 	insert(t, s, elsewhere)
 
 	got, err := s.AdoptOrphans(t.Context(), "team", "s1", []string{"@reviewers:lead"})
-	if err != nil || ids(got) != "member all reviewers" || pending(t, s, "s1") != "member all reviewers" {
+	if err != nil || ids(got) != "member all reviewers topic" || pending(t, s, "s1") != "member all reviewers topic" {
 		t.Fatal(ids(got), err)
 	}
 	if got, err := s.AdoptOrphans(t.Context(), "team", "s2", []string{"reviewers", "others"}); err != nil || ids(got) != "others" {

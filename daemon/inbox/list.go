@@ -98,11 +98,13 @@ func view(session, mesh string) (query string, args []any) {
 	return query, args
 }
 
+// unread leaves out the posts of topics that wait for their key: they are news when it has come.
 func unread(session string) string {
+	const closed = ` AND NOT (m.undecryptable AND m.to_kind = 'topic')`
 	if session == "" {
-		return ` AND m.seen_at IS NULL`
+		return ` AND m.seen_at IS NULL` + closed
 	}
-	return ` AND d.seen_at IS NULL`
+	return ` AND d.seen_at IS NULL` + closed
 }
 
 // seqOf names the column that is in the index the reader's view goes through.

@@ -50,7 +50,8 @@ CREATE INDEX deliveries_session ON deliveries(session_id, seq);
 CREATE INDEX deliveries_waiting ON deliveries(session_id, seq) WHERE state <> 'surfaced';
 CREATE VIRTUAL TABLE messages_fts USING fts5(body, sender_name, content = 'messages', content_rowid = 'seq');
 CREATE TABLE indexed(seq INTEGER NOT NULL);
-INSERT INTO indexed VALUES(0);`}
+INSERT INTO indexed VALUES(0);`, `
+CREATE INDEX messages_closed ON messages(mesh, target_spec, seq) WHERE undecryptable AND to_kind = 'topic';`}
 
 // columns of messages m, in the order scanMessage reads them.
 const columns = `m.id, m.seq, m.mesh, m.sender, m.client_message_id, coalesce(m.broker_message_id, ''), m.sender_key,
@@ -71,9 +72,9 @@ const (
 	selectDelivery  = `SELECT message_id, session_id, state, coalesce(via, ''), coalesce(pushed_at, 0),
  coalesce(surfaced_at, 0), coalesce(seen_at, 0) FROM deliveries WHERE message_id = ? ORDER BY session_id`
 	selectWaiting = `SELECT ` + columns + ` FROM deliveries d JOIN messages m ON m.id = d.message_id
- WHERE d.session_id = ? AND d.state <> 'surfaced' ORDER BY d.seq LIMIT ?`
+ WHERE d.session_id = ? AND d.state <> 'surfaced' AND NOT (m.undecryptable AND m.to_kind = 'topic') ORDER BY d.seq LIMIT ?`
 	selectUrgent = `SELECT ` + columns + ` FROM deliveries d JOIN messages m ON m.id = d.message_id
- WHERE d.session_id = ? AND d.state <> 'surfaced' AND m.priority = 'now' ORDER BY d.seq LIMIT ?`
+ WHERE d.session_id = ? AND d.state <> 'surfaced' AND NOT (m.undecryptable AND m.to_kind = 'topic') AND m.priority = 'now' ORDER BY d.seq LIMIT ?`
 	// Every transition is limited to the session's own row and to the states it may leave.
 	pushDelivery    = `UPDATE deliveries SET state = 'pushed', pushed_at = ? WHERE message_id = ? AND session_id = ? AND state <> 'surfaced'`
 	surfaceDelivery = `UPDATE deliveries SET state = 'surfaced', via = ?, surfaced_at = ?
@@ -92,11 +93,23 @@ const (
 	unindexed = `SELECT EXISTS(SELECT 1 FROM messages WHERE seq > (SELECT seq FROM indexed))`
 )
 
+// Posts of topics whose key was not here when they came. Index rows hold the words as they were: what is searched for again is taken out and put in anew.
+const (
+	selectClosed = `SELECT ` + columns + ` FROM messages m WHERE m.mesh = ? AND m.target_spec = ? AND m.undecryptable AND m.to_kind = 'topic'
+ AND m.ciphertext IS NOT NULL AND m.seq > ? ORDER BY m.seq LIMIT ?`
+	dropWords = `INSERT INTO messages_fts(messages_fts, rowid, body, sender_name)
+ SELECT 'delete', seq, body, sender_name FROM messages WHERE id = ? AND undecryptable AND seq <= (SELECT seq FROM indexed)`
+	openMessage = `UPDATE messages SET body = ?, undecryptable = 0, reason = NULL, nonce = NULL, ciphertext = NULL, seen_at = NULL WHERE id = ? AND undecryptable`
+	unseeOpened = `UPDATE deliveries SET seen_at = NULL WHERE message_id = ?`
+	addWords    = `INSERT INTO messages_fts(rowid, body, sender_name)
+ SELECT seq, body, sender_name FROM messages WHERE id = ? AND seq <= (SELECT seq FROM indexed)`
+)
+
 // Messages nobody has: unseen by the user and without any delivery row.
 const orphans = `SELECT ` + columns + ` FROM messages m WHERE m.mesh = ? AND m.seen_at IS NULL
  AND NOT EXISTS(SELECT 1 FROM deliveries d WHERE d.message_id = m.id)`
 
 const (
-	multicastOrphans = orphans + ` AND m.to_kind IN ('member', 'group', 'all') ORDER BY m.seq`
+	multicastOrphans = orphans + ` AND m.to_kind IN ('member', 'group', 'topic', 'all') ORDER BY m.seq`
 	keyOrphans       = orphans + ` AND m.recipient_key = ? AND m.to_kind = 'session' ORDER BY m.seq`
 )
