@@ -17,6 +17,7 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc(b.signed(routeUpload, b.upload))
 	mux.HandleFunc(b.signed(routeDownload, b.download))
 	mux.HandleFunc(routeTicket, b.redeem)
+	mux.HandleFunc("POST /hook/{mesh}/{secret}", b.serveWebhook)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusNotFound)
