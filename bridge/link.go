@@ -25,7 +25,7 @@ type LinkConfig struct {
 	// attestation are only good for a while.
 	Hello func(now time.Time) (any, error)
 	// OnPush stores the messages that have arrived, 1 to 64 of them in order, or hears one system push. nil means stored, all of them: the link
-	// acknowledges each to the broker (system pushes are never acknowledged). An error means that not all are stored: the link acknowledges nothing of this
+	// acknowledges each to the broker (a push that is not Kept is never acknowledged). An error means that not all are stored: the link acknowledges nothing of this
 	// connection any more and ends it after a pause, so that the broker delivers again, in order. An error for a system push is only logged, since no
 	// broker repeats those.
 	//

@@ -32,7 +32,7 @@ type parcel struct {
 }
 
 // message reports whether the parcel is a push that is stored and acknowledged.
-func (p parcel) message() bool { return p.push != nil && p.push.Subtype != wire.SubtypeSystem }
+func (p parcel) message() bool { return p.push != nil && p.push.Kept() }
 
 func newMailroom(l *Link) *mailroom {
 	return &mailroom{link: l, queue: make(chan parcel, l.cfg.limits.pushes), room: semaphore.NewWeighted(l.cfg.limits.pushBytes)}

@@ -42,17 +42,18 @@ func TestMessagesThatWaitTogetherAreOneBatch(t *testing.T) {
 	}
 	p.write(wire.Push{Type: wire.TypePush, Subtype: wire.SubtypeSystem, Event: "peer_left", MessageID: "e"})
 	p.write(push("4"))
-	p.write(wire.PeersList{Type: wire.TypePeersList, ReqID: request.ReqID}) // an answer that came shows that all before it were read
+	p.write(wire.Push{Type: wire.TypePush, Subtype: wire.SubtypeSystem, Event: "watch_triggered", MessageID: "m", ClientMessageID: "5"}) // mail, though a system event
+	p.write(wire.PeersList{Type: wire.TypePeersList, ReqID: request.ReqID})                                                              // an answer that came shows that all before it were read
 	if err := receive(t, called); err != nil {
 		t.Fatal(err)
 	}
 	close(gate)
 	got := [][]string{first, receive(t, batches), receive(t, batches), receive(t, batches)}
-	if want := [][]string{{"1"}, {"2", "3"}, {"peer_left"}, {"4"}}; !reflect.DeepEqual(got, want) {
+	if want := [][]string{{"1"}, {"2", "3"}, {"peer_left"}, {"4", "5watch_triggered"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("handed over %v, want %v", got, want)
 	}
 	var ack wire.ClientAck
-	for _, id := range []string{"1", "2", "3", "4"} {
+	for _, id := range []string{"1", "2", "3", "4", "5"} {
 		if p.read(&ack); ack.ClientMessageID != id {
 			t.Errorf("acknowledged %q, want %s", ack.ClientMessageID, id)
 		}

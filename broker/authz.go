@@ -73,7 +73,18 @@ var rules = map[string]rule{
 	wire.TypeListSkills:  {own: roleMember},
 	wire.TypeRemoveSkill: {own: roleMember, any: roleAdmin},
 
-	wire.TypeMeshInfo:     {own: roleMember},
+	wire.TypeMeshInfo: {own: roleMember},
+	// A scheduled message is also checked by its target, like a send.
+	wire.TypeSchedule:        {own: roleMember},
+	wire.TypeListScheduled:   {own: roleMember},
+	wire.TypeCancelScheduled: {own: roleMember, any: roleAdmin},
+	wire.TypeWatch:           {own: roleMember},
+	wire.TypeUnwatch:         {own: roleMember, any: roleAdmin},
+	wire.TypeWatchList:       {own: roleMember},
+	wire.TypeCreateWebhook:   {own: roleMember},
+	wire.TypeListWebhooks:    {own: roleMember, any: roleAdmin},
+	wire.TypeDeleteWebhook:   {own: roleMember, any: roleAdmin},
+
 	wire.TypeInviteCreate: {own: roleOwner, direct: true},
 	wire.TypeMeshSettings: {own: roleMember, any: roleAdmin}, // own: look at them; any: change them
 

@@ -39,6 +39,10 @@ type Broker struct {
 	used  *lru.Cache[string, struct{}] // signatures of HTTP requests
 	hooks *hookLimiter
 
+	timers   *timers
+	watches  *watches
+	webhooks *webhooks
+
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
 	meshes   map[string]*meshState
@@ -100,6 +104,13 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 			return nil, fmt.Errorf("open broker: %w", err)
 		}
 	}
+	var errs [3]error
+	b.timers, errs[0] = newTimers(ctx, b)
+	b.watches, errs[1] = newWatches(ctx, b)
+	b.webhooks, errs[2] = newWebhooks(ctx, b)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
 	b.shelves.of = map[string]*shelf{}
 	if b.view, err = openSearch(cfg.Dir, b.log); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
@@ -123,6 +134,8 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b.workers.Go(b.live.watch)
 	b.workers.Go(func() { b.memories.catchUp(run) })
+	b.workers.Go(func() { b.timers.run(run) })
+	b.workers.Go(func() { b.watches.run(run) })
 	return b, nil
 }
 

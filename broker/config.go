@@ -24,6 +24,8 @@ type Config struct {
 	Unsynced bool
 	// Dir is an existing directory for what can be made again, the search view. Empty: it is kept in memory and made at every start.
 	Dir string
+	// AllowPrivateWatches lets watches fetch addresses that are not on the public internet: whatever this machine can reach, its own services included.
+	AllowPrivateWatches bool
 	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
 	AdminTokenHash [32]byte
 	// AllowHook lets programs on the broker's own machine report the status of any session without a signature, as the reference's hook does. Whoever can
@@ -51,6 +53,13 @@ type Limits struct {
 	MemoriesPerMesh   int           // 10,000
 	SkillsPerMesh     int           // 1000
 	ServicesPerMesh   int           // 64
+
+	SchedulesPerMember int // 128 messages waiting for their time
+	SchedulesPerMesh   int // 1024
+	WatchesPerMember   int // 32
+	WatchesPerMesh     int // 256
+	WebhooksPerMesh    int // 64
+	HookEvents         int // 60 events a minute of one webhook, and as many at once
 }
 
 func (l Limits) withDefaults() Limits {
@@ -70,6 +79,12 @@ func (l Limits) withDefaults() Limits {
 	l.MemoriesPerMesh = cmp.Or(l.MemoriesPerMesh, 10_000)
 	l.SkillsPerMesh = cmp.Or(l.SkillsPerMesh, 1000)
 	l.ServicesPerMesh = cmp.Or(l.ServicesPerMesh, 64)
+	l.SchedulesPerMember = cmp.Or(l.SchedulesPerMember, 128)
+	l.SchedulesPerMesh = cmp.Or(l.SchedulesPerMesh, 1024)
+	l.WatchesPerMember = cmp.Or(l.WatchesPerMember, 32)
+	l.WatchesPerMesh = cmp.Or(l.WatchesPerMesh, 256)
+	l.WebhooksPerMesh = cmp.Or(l.WebhooksPerMesh, 64)
+	l.HookEvents = cmp.Or(l.HookEvents, 60)
 	return l
 }
 

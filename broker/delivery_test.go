@@ -174,6 +174,54 @@ func TestAcknowledgedMailIsNotPushedAgainWhileItsDeletionIsUnderWay(t *testing.T
 	}
 }
 
+func TestAcknowledgementsWithGapsDeleteNothingElse(t *testing.T) {
+	r := newRig(t)
+	bob := r.addMember("bob")
+	a := r.member(r.owner)
+	const n = 12
+	for i := range n {
+		a.mustSend(sendFrame(fmt.Sprint("m", i), bob.PublicKey(), fmt.Sprint(i)))
+	}
+	box := r.mailboxOf(bob)
+	r.mailIn(box, n)
+	var all []settlement
+	for prev := uint64(0); len(all) < n; prev = all[len(all)-1].seq {
+		msg, err := r.broker.store.mail.GetMsg(t.Context(), prev+1, jetstream.WithGetMsgSubject(box))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, settlement{subject: box, seq: msg.Sequence, prev: prev})
+	}
+	left, gone := n, map[int]bool{}
+	for _, tc := range []struct {
+		name string
+		ack  []int
+	}{
+		{"the oldest, then a gap", []int{0, 1, 2, 5, 6}},
+		{"not the oldest", []int{4, 7, 8}},
+		{"some again, and the oldest", []int{8, 3, 4, 0}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var js []settlement
+			for _, i := range tc.ack {
+				js = append(js, all[i])
+				if !gone[i] {
+					gone[i] = true
+					left--
+				}
+			}
+			r.broker.settler.remove(box, js)
+			r.mailIn(box, left)
+		})
+	}
+	b := r.member(bob)
+	for _, i := range []int{9, 10, 11} {
+		if p := b.message(); text(p) != fmt.Sprint(i) {
+			t.Errorf("%q is left where %d was due", text(p), i)
+		}
+	}
+}
+
 func TestSessionsHaveTheirOwnMailbox(t *testing.T) {
 	r := newRig(t)
 	bob := r.addMember("bob")

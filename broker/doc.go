@@ -9,9 +9,10 @@
 //
 //   - Acceptance is one conditional write to the stream CM_ACCEPT: the whole message on a subject made of the mesh and the message id, expected to be
 //     unused. The message id is a keyed hash of mesh, sending member and client message id, so this one write is the acceptance and the record that
-//     recognises a repetition, and any message can be found by its id. Ids are deduplicated per sending member: no member can use up another's ids.
+//     recognises a repetition, and any message can be found by its id. What arrives at the same time is written in one
+//     batch, with one fsync. Ids are deduplicated per sending member: no member can use up another's ids.
 //   - The fan-out reads CM_ACCEPT in order and writes one small reference per mailbox to the stream CM_MAIL. It remembers how far it came; after a crash
-//     it starts again from there, and JetStream drops what was written before. That is the normal way too: there is no second one.
+//     it starts again from there, and leaves out what it finds written. That is the normal way too: there is no second one.
 //   - A mailbox is a subject (mesh, key). A connection reads the mailboxes of the keys it has proven, from the oldest reference on; new ones reach it by
 //     the stream's republished copies, and a gap in those sends it back to the stream.
 //   - A reference is deleted when a client acknowledges the push, or, for clients that never do (the reference up to 1.30), when the socket took the

@@ -18,10 +18,10 @@ import (
 
 // fanout turns accepted messages into mailbox references, in the order of acceptance, each exactly once.
 //
-// Its position is the last accepted sequence whose references are all stored. It is saved about once a second, after every thousand messages and at Close. Whenever it is not known what
-// was stored beyond it (after a crash, after a failure), the end of the mail stream is read first, and what is there is not written again. A reference
-// that was acknowledged and deleted in that stretch comes back once, which clients must bear anyway (at least once). The stream's own duplicate window
-// would do that too, but it costs memory for every reference of an hour.
+// Its position is the last accepted sequence whose references are all stored. It is saved about once a second, after every thousand messages and at Close.
+// Whenever it is not known what was stored beyond it (after a crash, after a failure), the end of the mail stream is read first, and what is there is not
+// written again. A reference that was acknowledged and deleted in that stretch comes back once, which clients must bear anyway (at least once). The stream's
+// own duplicate window would do that too, but it costs memory for every reference of an hour.
 type fanout struct {
 	store   *store
 	clock   clockwork.Clock

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"pgregory.net/rapid"
 
+	"claudemesh/mesh"
 	"claudemesh/wire"
 )
 
@@ -39,6 +41,37 @@ func TestTheFanOutRepairsWhatACrashLeft(t *testing.T) {
 		r.mailIn(r.mailboxOf(r.lastMember), 1)
 		r.mailIn(r.mailboxOf(bob), 5)
 	})
+	t.Run("what is missing of a broadcast is added, once", func(t *testing.T) {
+		var all []mesh.Identity
+		for i := range 3 * fewAlone {
+			all = append(all, r.addMember(fmt.Sprint("listener ", i)))
+		}
+		a.mustSend(sendFrame("cast", "*", "all"))
+		for _, who := range all {
+			r.mailIn(r.mailboxOf(who), 1)
+		}
+		r.stop()
+		r.startStore()
+		store, err := openStore(t.Context(), r.cfg.NC, Limits{}.withDefaults())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.put(t.Context(), cursorKey, position{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, who := range all[:fewAlone] {
+			if err := store.mail.Purge(t.Context(), jetstream.WithPurgeSubject(r.mailboxOf(who))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.startBroker()
+		a = r.member(r.owner)
+		a.mustSend(sendFrame("behind", r.addMember("y").PublicKey(), "x"))
+		r.mailIn(r.mailboxOf(r.lastMember), 1)
+		for _, who := range all {
+			r.mailIn(r.mailboxOf(who), 1)
+		}
+	})
 	t.Run("a message without references gets them", func(t *testing.T) {
 		rec := accepted{ID: mustID(t), CMID: "orphan", Mesh: r.mesh.ID, MemberID: r.mesh.MemberID, MemberPubkey: r.owner.PublicKey(), Target: bob.PublicKey(), To: []string{bob.PublicKey()}, Priority: "next"}
 		if _, err := r.broker.store.js.PublishMsg(t.Context(), &nats.Msg{Subject: acceptSubject(rec.Mesh, rec.ID), Data: mustJSON(t, &rec)}); err != nil {
@@ -51,8 +84,10 @@ func TestTheFanOutRepairsWhatACrashLeft(t *testing.T) {
 				t.Errorf("%d is %q", i, text(p))
 			}
 		}
-		if p := b.message(); p.ClientMessageID != "orphan" {
-			t.Errorf("%+v", p)
+		for _, id := range []string{"cast", "orphan"} {
+			if p := b.message(); p.ClientMessageID != id {
+				t.Errorf("%s: %+v", id, p)
+			}
 		}
 	})
 }

@@ -26,6 +26,9 @@ func FuzzDispatch(f *testing.F) {
 		`{"type":"remember","content":"\ud800","tags":["t"]}`, `{"type":"recall","query":"\"(NEAR OR *"}`, `{"type":"forget","memoryId":">"}`,
 		`{"type":"share_skill","name":"n","description":"d","instructions":"i","manifest":[1e400]}`, `{"type":"get_skill","name":"n"}`, `{"type":"list_skills","query":"%"}`,
 		`{"type":"remove_skill","name":"n"}`, `{"type":"mesh_info"}`,
+		`{"type":"schedule","to":"*","message":"x","deliverAt":9e15}`, `{"type":"schedule","to":"*","message":"x","cron":"*/5 * * * *","tz":"UTC"}`,
+		`{"type":"cancel_scheduled","scheduledId":"x"}`, `{"type":"watch","url":"http://8.8.8.8","headers":{"a":"b"}}`, `{"type":"unwatch","watchId":"w_1"}`,
+		`{"type":"create_webhook","name":"x"}`, `{"type":"delete_webhook","name":"x"}`, `{"type":"list_webhooks"}`, `{"type":"list_scheduled"}`, `{"type":"watch_list"}`,
 		`{"type":"list_peers","_reqId":{}}`, `{"type":"hello","groups":[{}]}`, `{"type":"session_hello","parentAttestation":null,"timestamp":-1}`, `{`, ``, "\xff\xfe", `[]`, `{"type":"send"`,
 	} {
 		f.Add([]byte(s), true)

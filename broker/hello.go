@@ -167,7 +167,9 @@ func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
 		MemberProfile: wire.MemberProfile{Groups: []mesh.Group{}, MessageMode: "push"},
 		MeshPolicy:    &wire.MeshPolicy{SelfEditable: policy},
-		Capabilities:  []string{wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapTopicKeys, wire.CapChanges},
+		Capabilities: []string{
+			wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapTopicKeys, wire.CapChanges, wire.CapSealedSchedules,
+		},
 	}
 	if !c.isSession {
 		c.b.mu.RLock()

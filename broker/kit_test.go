@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -210,6 +212,29 @@ func (r *rig) mailIn(subject string, n int) {
 			r.t.Fatalf("%s holds %d, want %d", subject, info.State.Subjects[subject], n)
 		}
 		time.Sleep(2 * time.Millisecond) // polling a state that nobody announces
+	}
+}
+
+// watchesChecked waits until every watch has been checked once and no check is under way.
+func (r *rig) watchesChecked() {
+	r.t.Helper()
+	r.until("the watches to be checked", func() bool {
+		w := r.broker.watches
+		w.mu.Lock()
+		all := slices.Collect(maps.Values(w.all))
+		busy := w.total > 0
+		w.mu.Unlock()
+		return !busy && !slices.ContainsFunc(all, func(one *watch) bool { return one.info().LastCheck == "" })
+	})
+}
+
+// until polls a state that nobody announces.
+func (r *rig) until(what string, ok func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("waited for %s", what)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"claudemesh/wire"
@@ -13,7 +14,12 @@ func TestMessageStatus(t *testing.T) {
 	a, b := r.member(r.owner), r.member(bob)
 	status := func(c *client, id string) wire.MessageStatusResult {
 		t.Helper()
-		return into[wire.MessageStatusResult](c, c.call(wire.TypeMessageStatus, map[string]any{"messageId": id}))
+		for { // until the fan-out has noted that the message is in the mailboxes: a push may be faster
+			got := into[wire.MessageStatusResult](c, c.call(wire.TypeMessageStatus, map[string]any{"messageId": id}))
+			if !slices.ContainsFunc(got.Recipients, func(r wire.RecipientStatus) bool { return r.State == wire.RecipientQueued }) {
+				return got
+			}
+		}
 	}
 	refusal := func(c *client, id string) string {
 		t.Helper()

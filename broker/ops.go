@@ -49,6 +49,17 @@ var ops = map[string]op{
 	wire.TypeListSkills:  (*conn).listSkills,
 	wire.TypeRemoveSkill: (*conn).removeSkill,
 
+	// Scheduled messages, watches, webhooks.
+	wire.TypeSchedule:        (*conn).schedule,
+	wire.TypeListScheduled:   (*conn).listScheduled,
+	wire.TypeCancelScheduled: (*conn).cancelScheduled,
+	wire.TypeWatch:           (*conn).watch,
+	wire.TypeUnwatch:         (*conn).unwatch,
+	wire.TypeWatchList:       (*conn).watchList,
+	wire.TypeCreateWebhook:   (*conn).createWebhook,
+	wire.TypeListWebhooks:    (*conn).listWebhooks,
+	wire.TypeDeleteWebhook:   (*conn).deleteWebhook,
+
 	// The mesh and its members.
 	wire.TypeMeshInfo:     (*conn).meshInfo,
 	wire.TypeInviteCreate: (*conn).inviteCreate,

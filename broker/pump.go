@@ -179,7 +179,8 @@ func (p *pump) deliver(b *box, seq, prev uint64, data []byte, gated bool) error 
 		id = r.MailID
 		encoded, err = wire.Encode(r)
 	} else {
-		rec, err := c.b.store.record(c.ctx, m.Accept)
+		var rec *accepted
+		rec, err = c.b.store.record(c.ctx, m.Accept)
 		if errors.Is(err, jetstream.ErrMsgNotFound) { // the message has expired; so will its references
 			c.b.settler.add(settlement{subject: b.subject, seq: seq, prev: prev})
 			b.reached(seq, gated, false)

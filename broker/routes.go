@@ -14,6 +14,7 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc("POST /join", b.serveJoin)
 	mux.HandleFunc(routeHook, b.serveHook)
 	mux.HandleFunc("POST /cli/mesh/create", b.serveCreate)
+	mux.HandleFunc("POST /hook/{mesh}/{secret}", b.serveWebhook)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusNotFound)

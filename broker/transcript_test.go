@@ -2,9 +2,12 @@ package broker
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -50,6 +53,11 @@ var otherwise = map[string][]string{
 	"state": {"9fe4d769-1b11-41a4-9460-8acab98904e0push", "1baf0fc3-8d7f-4485-9c6d-5d4c560423f8push", "6b5be8a1-9a37-456c-856c-4f68d3c52239push"},
 	// Only the author or an admin may remove a skill (defect 43).
 	"skill": {"remove_skill-5", "remove_skill-6"},
+	// Reminders are the broker's (69): the creator's connection gets no acks for them, and may remind itself. They are sent in the order of their times, the
+	// direct one first; the reference sends the broadcast first.
+	"schedule": {"601dc811-1007-423e-9656-53a942490b99", "fd98be6d-a7ca-47f4-a20e-f15ce6fdf979", "NuJez5A3JP0tfVOnHo1MeVaHCGNsM2cNpush", "schedule-11", "7b4369b6-f86a-4811-b900-c9d9da310c68"},
+	// A second webhook of a name is refused with an answer (85a); lists show no secrets (43).
+	"webhook": {"create_webhook-2", "list_webhooks-3"},
 	// A member that is offline has a mailbox here.
 	"dm_offline_target": {"f61170f9-7114-4c8e-b7bb-bf7fb337889a"},
 }
@@ -81,7 +89,12 @@ var setups = map[string]func(*Config){
 }
 
 // Values that differ in every run; their presence is compared.
-var volatile = map[string]bool{"presenceId": true, "presence_id": true, "deliveredAt": true, "lastSeenAt": true, "createdAt": true, "updatedAt": true, "rememberedAt": true, "connectedAt": true, "memberId": true, "joinedAt": true, "lastReadAt": true, "uptime": true, "version": true, "gitSha": true}
+var volatile = map[string]bool{
+	"presenceId": true, "presence_id": true, "deliveredAt": true, "lastSeenAt": true, "createdAt": true, "updatedAt": true, "rememberedAt": true, "connectedAt": true,
+	"memberId": true, "joinedAt": true, "lastReadAt": true, "uptime": true, "version": true, "gitSha": true,
+	// What a watch finds, and when.
+	"oldValue": true, "newValue": true, "lastHash": true, "lastValue": true, "lastCheck": true,
+}
 
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/transcripts/*.jsonl")
@@ -103,8 +116,9 @@ func replay(t *testing.T, file string) {
 	}
 	skip := otherwise[name]
 	clock := clockwork.NewFakeClockAt(time.UnixMilli(lines[0].T))
+	recorded := fixtures(t, clock)
 	r := newRig(t, func(c *Config) {
-		c.Clock = clock
+		c.Clock, c.AllowPrivateWatches, c.PublicURL = clock, true, "ws"+strings.TrimPrefix(recorded, "http")+"/ws"
 		if setup := setups[name]; setup != nil {
 			setup(c)
 		}
@@ -122,6 +136,7 @@ func replay(t *testing.T, file string) {
 			clock.Advance(d)
 		}
 		where := fmt.Sprintf("line %d", i+1)
+		l = p.relocate(l, recorded)
 		switch {
 		case l.HTTP != nil:
 			p.http(where, l)
@@ -135,6 +150,29 @@ func replay(t *testing.T, file string) {
 			p.hear(where, l)
 		}
 	}
+}
+
+// fixtures serves what the recorded broker served for watches, and returns its address.
+func fixtures(t *testing.T, clock clockwork.Clock) string {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /test/clock", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"epoch":%d}`, clock.Now().UnixMilli()) })
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// relocate puts our address in the place of the recorded broker's, and in paths our secrets in the place of the recorded ones.
+func (p *player) relocate(l line, base string) line {
+	l.Frame = bytes.ReplaceAll(l.Frame, []byte("http://127.0.0.1:7900"), []byte(base))
+	if l.HTTP != nil {
+		h := *l.HTTP
+		for theirs, ours := range p.ids {
+			h.Path = strings.ReplaceAll(h.Path, theirs, ours)
+		}
+		l.HTTP = &h
+	}
+	return l
 }
 
 // later moves pushes behind the frames after which they come here.
@@ -321,6 +359,9 @@ func (p *player) say(l line) {
 		c.write([]byte(l.Frame))
 		if strings.HasPrefix(h.Type, "set_") || strings.HasSuffix(h.Type, "_group") || unansweredTopics[h.Type] {
 			c.settle() // the recording waited a moment instead
+		} else if h.Type == wire.TypeWatch {
+			c.settle()
+			p.r.watchesChecked()
 		}
 	}
 }
@@ -376,7 +417,7 @@ func (p *player) hear(where string, l line) {
 
 // minted are the fields whose values the broker makes up. A recorded one is known from then on as ours, in what is compared and in what is sent.
 var minted = map[string]bool{
-	"messageId": true, "id": true, "callId": true, "fileId": true, "memoryId": true, "scheduledId": true, "watchId": true, "secret": true, "prefix": true,
+	"messageId": true, "id": true, "callId": true, "fileId": true, "memoryId": true, "scheduledId": true, "watchId": true, "secret": true, "url": true, "prefix": true,
 }
 
 // learn replaces the minted values of want by those of got, wherever they stand, and remembers them.
@@ -422,8 +463,12 @@ func (p *player) http(where string, l line) {
 	p.t.Helper()
 	served := map[string]bool{"/join": true, "/hook/set-status": true}
 	if l.Dir == "c2s" {
-		if p.answer = nil; served[l.HTTP.Path] {
-			p.status, p.answer = p.r.post(l.HTTP.Path, "", []byte(l.HTTP.Body))
+		if p.answer = nil; served[l.HTTP.Path] || strings.HasPrefix(l.HTTP.Path, "/hook/") {
+			body := []byte(l.HTTP.Body)
+			if text := ""; json.Unmarshal(body, &text) == nil { // it was not JSON
+				body = []byte(text)
+			}
+			p.status, p.answer = p.r.post(l.HTTP.Path, "", body)
 		}
 		return
 	}

@@ -63,7 +63,7 @@ func (p *pump) take(id, cmid string) (taken []waiting, ids []string) {
 		}
 	} else {
 		for id, w := range p.waiting {
-			if w.cmid == cmid && w.sender != "" {
+			if w.cmid == cmid {
 				taken, ids = append(taken, w), append(ids, id)
 			}
 		}

@@ -35,6 +35,7 @@ proxy that adds TLS in front of it before others reach it over a network you do 
 			&urfave.StringFlag{Name: "sync", Value: "always", Usage: "when a message is safe from a power cut: `always` before it is acknowledged (default), or at an interval of a second"},
 			&urfave.IntFlag{Name: "max-connections", Usage: "how many `CONNECTIONS` to serve, in all and of one mesh (default 4096 and 1000)"},
 			&urfave.IntFlag{Name: "max-store", Value: 1, Usage: "how many `GIB` of disk the messages may take (default 1)"},
+			&urfave.BoolFlag{Name: "allow-private-watches", Usage: "let members watch addresses that are not on the public internet, this machine's own included"},
 			&urfave.StringFlag{Name: "public-url", Usage: "the `URL` that invites name, when it is not the listening address"},
 		},
 		run: func(ctx context.Context, c *call) error {
@@ -93,7 +94,8 @@ func (c *call) serveBroker(ctx context.Context, every time.Duration, limits brok
 	err = c.rooms.broker(ctx, daemon.BrokerOptions{
 		Options: daemon.Options{Version: Version, Log: slog.New(slog.NewJSONHandler(c.stderr, nil))},
 		Listen:  c.cmd.String("listen"), DataDir: data, PublicURL: c.cmd.String("public-url"), SyncEvery: every, Limits: limits,
-		AllowHook: c.cmd.Bool("allow-hook"),
+		AllowHook:           c.cmd.Bool("allow-hook"),
+		AllowPrivateWatches: c.cmd.Bool("allow-private-watches"),
 		Ready: func(addr string) {
 			token := filepath.Join(data, daemon.AdminTokenFile)
 			printErr = c.ui.result(map[string]any{"ok": true, "listen": addr, "data": data, "admin_token_file": token}, func() error {

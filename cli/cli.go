@@ -86,6 +86,7 @@ func (a *app) root() *urfave.Command {
 			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
 			statusVerb(), summaryVerb(), visibleVerb(), profileVerb(), groupVerb(), settingsVerb(),
 			topicVerb(),
+			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), serviceVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), versionVerb(), helpVerb(),
 		},

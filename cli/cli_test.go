@@ -5,6 +5,8 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,8 +23,9 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"claudemesh": func() { os.Exit(Main(os.Args)) },
-		"mcpcalc":    mcpCalc,
+		"claudemesh":      func() { os.Exit(Main(os.Args)) },
+		"claudemesh-post": func() { os.Exit(post(os.Args[1:])) },
+		"mcpcalc":         mcpCalc,
 	})
 }
 
@@ -121,6 +124,21 @@ func count(ts *testscript.TestScript, _ bool, args []string) {
 	if !until(func() bool { return fmt.Sprint(strings.Count(ts.ReadFile(args[2]), args[1])) == args[0] }) {
 		ts.Fatalf("%q does not occur %s times in %s:\n%s", args[1], args[0], args[2], ts.ReadFile(args[2]))
 	}
+}
+
+// post is a program that posts JSON and checks the status: claudemesh-post STATUS URL BODY.
+func post(args []string) int {
+	res, err := http.Post(args[1], "application/json", strings.NewReader(args[2]))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer res.Body.Close()
+	if body, err := io.ReadAll(res.Body); err != nil || strconv.Itoa(res.StatusCode) != args[0] {
+		fmt.Fprintln(os.Stderr, res.Status, string(body), err)
+		return 1
+	}
+	return 0
 }
 
 // held checks whether a daemon directory's lock is held: held $DAEMON, ! held $DAEMON.

@@ -167,14 +167,8 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Data = data
 	}
 	switch {
-	case f.Data["broker_code"] == "forbidden" || f.Data["broker_code"] == "unauthorized":
-		f.Exit = exitPermission
-	case f.Data["broker_code"] == "not_found" || f.Data["broker_code"] == wire.CodeTopicNotFound:
-		f.Exit = exitNotFound
-	case f.Data["broker_code"] == "invalid":
-		f.Exit = exitUsage
-	case f.Data["broker_code"] == "limit" || f.Data["broker_code"] == wire.CodeTopicKeyMoved:
-		f.Exit = exitConflict
+	case e.Reason == "broker_refused":
+		f.Exit = brokerExit(f.Data["broker_code"])
 	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
 		f.Exit = exitUsage
 	case e.Code == 401 || e.Code == 403:
@@ -191,6 +185,21 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Exit = exitIO
 	}
 	f.Hint = apiHint(e.Reason, f.Data)
+}
+
+// brokerExit is the exit code of a request that the broker refused.
+func brokerExit(code any) int {
+	switch code {
+	case wire.CodeInvalid, wire.CodeMalformed, wire.CodeInvalidCron, wire.CodeInvalidWebhook, wire.CodePrivateAddress, wire.CodeUnknownType:
+		return exitUsage
+	case wire.CodeWebhookExists, wire.CodeLimit, wire.CodeTopicKeyMoved:
+		return exitConflict
+	case wire.CodeForbidden, wire.CodeUnauthorized:
+		return exitPermission
+	case wire.CodeNotFound, wire.CodeTopicNotFound:
+		return exitNotFound
+	}
+	return exitNetwork
 }
 
 func apiHint(reason string, data map[string]any) string {

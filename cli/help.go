@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	urfave "github.com/urfave/cli/v3"
@@ -49,7 +50,7 @@ func (c *call) explain(v verb) error {
 	name := c.cmd.FullName()
 	fmt.Fprintf(&b, "%s: %s\n\n", name, v.short)
 	switch {
-	case len(v.subs) > 0:
+	case v.group():
 		fmt.Fprintf(&b, "usage: %s COMMAND [flags]\n\ncommands:\n", name)
 		width := 0
 		for _, s := range v.subs {
@@ -86,10 +87,15 @@ func (c *call) explain(v verb) error {
 			b.WriteString("  " + f + "\n")
 		}
 	}
-	if len(v.subs) == 0 || c.cmd == c.cmd.Root() {
+	if !v.group() || c.cmd == c.cmd.Root() {
 		b.WriteString("\n" + exitTable)
 	}
 	return c.ui.print("%s", strings.TrimRight(b.String(), "\n"))
+}
+
+// group reports whether a verb is explained by listing what is under it.
+func (v verb) group() bool {
+	return slices.ContainsFunc(v.subs, func(s verb) bool { return !s.hidden })
 }
 
 func (v verb) head() string {

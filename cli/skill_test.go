@@ -43,7 +43,10 @@ func TestTheBundledSkillNamesOnlyWhatExists(t *testing.T) {
 				continue
 			}
 			next := at.Command(word)
-			if next == nil && len(path) == 1 || next == nil && at.Name != "skill" {
+			if v, ok := at.Metadata[verbKey].(verb); ok && next == nil && v.run != nil {
+				continue // an argument of a verb that is a group as well
+			}
+			if next == nil {
 				t.Errorf("claudemesh %s: no command %q in %s", m[1], word, at.Name)
 				break
 			}

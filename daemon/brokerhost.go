@@ -190,6 +190,8 @@ type BrokerOptions struct {
 	SyncEvery time.Duration
 	Limits    broker.Limits // zero fields are the broker's defaults
 	AllowHook bool          // see broker.Config
+	// AllowPrivateWatches lets watches fetch addresses that are not on the public internet.
+	AllowPrivateWatches bool
 }
 
 // AdminTokenFile is where a standalone broker keeps the token that POST /cli/mesh/create asks for, inside its data directory.
@@ -257,7 +259,7 @@ func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
 	}
 	b, err := broker.Open(ctx, broker.Config{
 		NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Dir: o.DataDir, Limits: o.Limits, Unsynced: o.SyncEvery > 0,
-		AdminTokenHash: bus.HashToken(strings.TrimSpace(token)), AllowHook: o.AllowHook,
+		AdminTokenHash: bus.HashToken(strings.TrimSpace(token)), AllowHook: o.AllowHook, AllowPrivateWatches: o.AllowPrivateWatches,
 	})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)

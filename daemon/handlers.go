@@ -157,6 +157,10 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 	switch c.Op {
 	case wire.TypeListPeers:
 		return m.peers(ctx, key)
+	case wire.TypeSchedule:
+		return d.schedule(ctx, m, c)
+	case wire.TypeListScheduled:
+		return d.listScheduled(ctx, m)
 	case wire.TypeMCPRegister:
 		return m.offers.register(ctx, c)
 	case wire.TypeMCPUnregister:

@@ -53,6 +53,9 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, holders []session.Session
 			msg.ToKind = inbox.ToSession
 		}
 	}
+	if told(p) {
+		return openEvent(msg, p)
+	}
 	if strings.HasPrefix(p.TargetSpec, "#") {
 		msg.ToKind, msg.Topic = inbox.ToTopic, printable(msg.Topic)
 	}
@@ -68,7 +71,10 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, holders []session.Session
 		return m.openPost(msg, nonce, box)
 	}
 	if multicast(p.TargetSpec) {
-		return openText(msg, box)
+		return late(openText(msg, box), p)
+	}
+	if p.Subtype == wire.SubtypeReminder && p.Nonce == "" {
+		return late(openReminder(msg, box), p)
 	}
 	for _, key := range m.keys(src, p.TargetSpec, holders) {
 		if text, err := m.d.boxes.Open(key, p.SenderPubkey, nonce, box); err == nil && utf8.Valid(text) {
@@ -76,7 +82,7 @@ func (m *meshRun) open(src bridge.Source, p wire.Push, holders []session.Session
 			if key.PublicKey() != m.joined.Pubkey {
 				msg.ToKind = inbox.ToSession
 			}
-			return msg
+			return late(msg, p)
 		}
 	}
 	// A reference broker does not say what was addressed. Its multicasts are plain text; what is left of a sealed message is not.

@@ -19,7 +19,7 @@ import (
 // Push is called by the bridge for everything the broker pushes, messages in batches. nil means that they are stored (or are no messages), and the bridge
 // acknowledges them; an error means that not all are, and the broker will send them again.
 func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push) error {
-	if p := batch[0]; p.Subtype == wire.SubtypeSystem {
+	if p := batch[0]; !p.Kept() {
 		m.system(src, p)
 		return nil
 	}
@@ -45,11 +45,11 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push
 		}
 		msg := m.open(src, p, holders)
 		concerned := m.concerned(msg, live)
-		if msg.SenderMemberKey == m.joined.Pubkey && msg.ToKind != inbox.ToSession && len(concerned) == 0 {
+		if m.echo(msg) && len(concerned) == 0 {
 			if msg.ToKind == inbox.ToTopic && !msg.Undecryptable {
 				m.announce(msg, nil) // whoever follows the topic wants to see it pass
 			}
-			continue // the echo of our own multicast, and nobody else here to hear it
+			continue // of our own multicast, and nobody else here to hear it
 		}
 		arrivals = append(arrivals, inbox.Arrival{Message: msg, Sessions: concerned})
 	}
@@ -82,12 +82,18 @@ func (m *meshRun) sessions(ctx context.Context) ([]session.Session, error) {
 	return slices.DeleteFunc(live, func(s session.Session) bool { return s.Mesh != m.joined.Slug }), nil
 }
 
-// concerned lists the sessions that a message is for: the one addressed, all of the member's, or those in the group; never the one that sent it.
+// echo reports whether a message is this member's own come back. A reminder is news to its author, too.
+func (m *meshRun) echo(msg inbox.Message) bool {
+	return msg.SenderMemberKey == m.joined.Pubkey && msg.ToKind != inbox.ToSession && msg.Subtype != wire.SubtypeReminder
+}
+
+// concerned lists the sessions that a message is for: the one addressed, all of the member's, or those in the group; never the one that sent it, but for a
+// reminder, which is news to its author, too.
 func (m *meshRun) concerned(msg inbox.Message, live []session.Session) []string {
 	var out []string
 	for _, s := range live {
 		switch {
-		case s.PublicKey == msg.SenderKey:
+		case s.PublicKey == msg.SenderKey && msg.Subtype != wire.SubtypeReminder:
 		case msg.ToKind == inbox.ToSession && s.PublicKey != msg.RecipientKey:
 		case msg.ToKind == inbox.ToGroup && !inGroup(s, strings.TrimPrefix(msg.TargetSpec, "@")):
 		default:

@@ -254,7 +254,7 @@ func (s *siege) oversize(ctx context.Context, t *testing.T) {
 
 // silence keeps far more sockets open than may be silent, and opens new ones for those that are closed.
 func (s *siege) silence(ctx context.Context, _ *testing.T) {
-	each(ctx, 400, func(int) {
+	each(ctx, 300, func(int) {
 		c, err := crowd.Dial(ctx, s.mesh.URL, crowd.Discard)
 		if err != nil {
 			pause(ctx)
@@ -270,7 +270,7 @@ func (s *siege) silence(ctx context.Context, _ *testing.T) {
 
 // pause keeps an attacker from doing nothing but dialling on two cores that it shares with its victims.
 func pause(ctx context.Context) {
-	t := time.NewTimer(50 * time.Millisecond)
+	t := time.NewTimer(100 * time.Millisecond)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -67,6 +67,18 @@ func TestDecodeValidates(t *testing.T) {
 		{"a push with a long id", Push{MessageID: long}, &Push{}, false},
 		{"a status", SetStatus{Status: "dnd"}, &SetStatus{}, true},
 		{"a status of its own", SetStatus{Status: "bored"}, &SetStatus{}, false},
+		{"a schedule", Schedule{To: "*", Message: "x"}, &Schedule{}, true},
+		{"a sealed schedule", Schedule{To: "k", Nonce: "eHg=", Ciphertext: "eHg="}, &Schedule{}, true},
+		{"a schedule without a text", Schedule{To: "*"}, &Schedule{}, false},
+		{"a schedule with two", Schedule{To: "k", Message: "x", Nonce: "eHg=", Ciphertext: "eHg="}, &Schedule{}, false},
+		{"a schedule with a long cron", Schedule{To: "*", Message: "x", Cron: long}, &Schedule{}, false},
+		{"a cancellation of nothing", CancelScheduled{}, &CancelScheduled{}, false},
+		{"a watch", Watch{URL: "https://example.com", Mode: "json", NotifyOn: "match:x"}, &Watch{}, true},
+		{"a watch of nothing", Watch{}, &Watch{}, false},
+		{"a watch with a mode of its own", Watch{URL: "x", Mode: "css"}, &Watch{}, false},
+		{"a watch that tells never", Watch{URL: "x", NotifyOn: "never"}, &Watch{}, false},
+		{"a watch once a week", Watch{URL: "x", Interval: 604800}, &Watch{}, false},
+		{"an end of no watch", Unwatch{}, &Unwatch{}, false},
 		{"a long summary", SetSummary{Summary: long}, &SetSummary{}, false},
 		{"a group without a name", JoinGroup{}, &JoinGroup{}, false},
 		{"an invite for nobody", InviteCreate{Token: "t"}, &InviteCreate{}, false},
@@ -145,6 +157,11 @@ func TestRecordedFramesKeepTheirFields(t *testing.T) {
 		TypeError: func() any { return &Error{} }, TypeSend: func() any { return &Send{} }, TypeAck: func() any { return &Ack{} }, TypePush: func() any { return &Push{} },
 		TypePeersList: func() any { return &PeersList{} }, TypeSetStatus: func() any { return &SetStatus{} }, TypeSetSummary: func() any { return &SetSummary{} },
 		TypeJoinGroup: func() any { return &JoinGroup{} }, TypeLeaveGroup: func() any { return &LeaveGroup{} },
+		TypeSchedule: func() any { return &Schedule{} }, TypeScheduledAck: func() any { return &ScheduledAck{} }, TypeScheduledList: func() any { return &ScheduledList{} },
+		TypeCancelScheduled: func() any { return &CancelScheduled{} }, TypeCancelScheduledAck: func() any { return &CancelScheduledAck{} },
+		TypeWatch: func() any { return &Watch{} }, TypeWatchAck: func() any { return &WatchAck{} }, TypeUnwatch: func() any { return &Unwatch{} },
+		TypeWatchListResult: func() any { return &WatchListResult{} }, TypeCreateWebhook: func() any { return &Webhook{} }, TypeDeleteWebhook: func() any { return &Webhook{} },
+		TypeWebhookAck: func() any { return &WebhookAck{} }, TypeWebhookList: func() any { return &WebhookList{} },
 	}
 	n := 0
 	files, err := filepath.Glob("testdata/*.jsonl")
@@ -230,6 +247,7 @@ func FuzzDecode(f *testing.F) {
 			&TopicCreate{}, &TopicCreated{}, &TopicList{}, &TopicJoin{}, &TopicLeave{}, &TopicRequest{}, &TopicMembers{}, &TopicHistory{}, &TopicHistoryPage{}, &TopicKey{},
 			&TopicSeal{}, &TopicPending{}, &TopicRotate{}, &TopicEvent{},
 			&SetProfile{}, &MessageStatus{}, &MessageStatusResult{}, &MeshSettings{}, &MeshSettingsResult{},
+			&Schedule{}, &ScheduledList{}, &Watch{}, &WatchListResult{}, &Webhook{},
 		} {
 			if Decode(data, v) != nil {
 				continue

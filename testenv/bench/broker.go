@@ -37,7 +37,7 @@ func (r *rig) serve(name string, args ...string) (*brokerProc, error) {
 
 // launch starts the broker and returns when it says that it listens.
 func (r *rig) launch(b *brokerProc) error {
-	b.cmd = exec.Command(r.bin, append([]string{"broker", "serve", "--listen", "127.0.0.1:0", "--data", b.data}, b.args...)...)
+	b.cmd = exec.Command(r.bin, append([]string{"broker", "serve", "--listen", "127.0.0.1:0", "--data", b.data, "--send-rate", "0"}, b.args...)...)
 	b.cmd.Env = r.env(r.home)
 	log, err := os.OpenFile(b.data+".log", os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
