@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"claudemesh/mesh"
 	"claudemesh/wire"
@@ -29,6 +31,8 @@ type rule struct {
 	any role // the least role, for what is another member's
 	// direct: only over the member's own connection, never over that of a session.
 	direct bool
+	// key: the capability that an API key needs for this route; "" for what no key can do.
+	key string
 }
 
 // rules has a row for every operation: the frames by their type, the HTTP routes by method and path pattern.
@@ -86,7 +90,42 @@ var rules = map[string]rule{
 	wire.TypeDeleteWebhook:   {own: roleMember, any: roleAdmin},
 
 	wire.TypeInviteCreate: {own: roleOwner, direct: true},
+	wire.TypeMemberList:   {own: roleMember},
+	wire.TypeMemberEdit:   {own: roleMember, any: roleAdmin}, // see mayEdit
 	wire.TypeMeshSettings: {own: roleMember, any: roleAdmin}, // own: look at them; any: change them
+	routeMembers:          {own: roleMember},
+	routeMemberEdit:       {own: roleMember, any: roleAdmin}, // see mayEdit
+	routeMeshSettings:     {own: roleAdmin},
+
+	// Grants are the recipient's own; nobody sets another's.
+	wire.TypeGrantsGet: {own: roleMember},
+	wire.TypeGrantsSet: {own: roleMember},
+	routeGrants:        {own: roleMember},
+
+	// Moderation works downwards only, see outranks.
+	wire.TypeKick:       {own: roleAdmin},
+	wire.TypeDisconnect: {own: roleAdmin},
+	wire.TypeBan:        {own: roleAdmin},
+	wire.TypeUnban:      {own: roleAdmin},
+	wire.TypeListBans:   {own: roleAdmin},
+
+	// An API key that can do what administrators can is for them to make, see mayIssue.
+	wire.TypeAPIKeyCreate: {own: roleMember},
+	wire.TypeAPIKeyList:   {own: roleMember, any: roleAdmin},
+	wire.TypeAPIKeyRevoke: {own: roleMember, any: roleAdmin},
+
+	// With API keys.
+	routeV1Members:  {own: roleMember, key: wire.KeyRead},
+	routeV1Peers:    {own: roleMember, key: wire.KeyRead},
+	routeV1Post:     {own: roleMember, key: wire.KeySend},
+	routeV1Topics:   {own: roleMember, key: wire.KeyRead},
+	routeV1History:  {own: roleMember, key: wire.KeyRead},
+	routeV1Read:     {own: roleMember, key: wire.KeyRead},
+	routeV1Key:      {own: roleMember, key: wire.KeyRead},
+	routeV1Stream:   {own: roleMember, key: wire.KeyRead},
+	routeV1State:    {own: roleMember, key: wire.KeyRead},
+	routeV1SetState: {own: roleMember, key: wire.KeyStateWrite},
+	routeV1Memory:   {own: roleMember, key: wire.KeyRead},
 
 	wire.TypeMCPRegister:     {own: roleMember},
 	wire.TypeMCPUnregister:   {own: roleMember, any: roleAdmin},
@@ -142,6 +181,53 @@ func (c *conn) maySend(target string) *refusal {
 		return nil
 	}
 	return refused(wire.CodeForbidden, "forbidden: this session lacks the capability "+need)
+}
+
+// outranks reports whether a member of one role may moderate one of the other: nobody touches the owner, and administrators leave each other alone.
+func outranks(mine, theirs role) bool { return mine > theirs }
+
+func notBelow(who *member, theirs role) *refusal {
+	return refused(wire.CodeForbidden, fmt.Sprintf("%.64q is %s of the mesh: only those above can do this", who.Name, theirs))
+}
+
+// mayEdit decides about a change of a member's profile: one's own as far as the mesh's policy lets members, others' by administrators; nobody changes the
+// owner's permission, and only the owner, or itself, ends an administrator's. Called under the lock.
+func (m *meshState) mayEdit(by, who *member, p wire.Profile) *refusal {
+	mine, own := m.roleOf(by), by == who
+	if (caller{role: mine}).allowed(wire.TypeMemberEdit, own) != nil {
+		return refused(wire.CodeForbidden, "not authorized — only admins or self can edit")
+	}
+	fields := p.Fields()
+	if len(fields) == 0 {
+		return refused(wire.CodeInvalid, "no fields to update")
+	}
+	if mine < roleAdmin {
+		policy := m.policy()
+		var locked []string
+		for _, f := range fields {
+			if !policy[f] { // permission is never in it
+				locked = append(locked, f)
+			}
+		}
+		if len(locked) > 0 {
+			return refused(wire.CodeForbidden, "admin-managed fields: "+strings.Join(locked, ", "))
+		}
+	}
+	if theirs := m.roleOf(who); p.Permission != nil && (theirs == roleOwner || !own && !outranks(mine, theirs)) && *p.Permission != who.Role {
+		return notBelow(who, theirs)
+	}
+	if p.DisplayName != nil && !validName(*p.DisplayName) {
+		return refused(wire.CodeInvalid, "display name must be 1 to 128 bytes without control characters")
+	}
+	return nil
+}
+
+// mayIssue decides about a new API key: one with the capability admin is for administrators.
+func (w caller) mayIssue(capabilities []string) *refusal {
+	if slices.Contains(capabilities, wire.KeyAdmin) && w.role < roleAdmin {
+		return refused(wire.CodeForbidden, "only an admin of the mesh may make an API key with the capability admin")
+	}
+	return nil
 }
 
 // allowed looks an operation up. A missing row refuses.

@@ -47,18 +47,22 @@ type Broker struct {
 	closed   bool
 	meshes   map[string]*meshState
 	sockets  map[*conn]struct{}
-	greeting int     // sockets that have not said hello
-	silent   []*conn // those of them that are upgraded, the oldest first
+	apiKeys  map[string]*apiKey // by the hash of their secret
+	streams  int                // open streams of topics
+	greeting int                // sockets that have not said hello
+	silent   []*conn            // those of them that are upgraded, the oldest first
 	calls    map[string]*serviceCall
 
 	saving    sync.Mutex // one save of presence at a time, see saveMember
-	editing   sync.Mutex // one change of a mesh's record at a time
 	topicWork sync.Mutex // one change of topics at a time
 	history   *history
+	editing   sync.Mutex // one change of a mesh's or member's record at a time
 	joining   sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
 	conns     sync.WaitGroup
 	workers   sync.WaitGroup
 	stop      context.CancelFunc
+
+	closing chan struct{} // closed when Close begins
 
 	dropped atomic.Int64 // presence events lost to slow clients
 }
@@ -79,7 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, calls: map[string]*serviceCall{},
+		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, apiKeys: map[string]*apiKey{}, closing: make(chan struct{}), calls: map[string]*serviceCall{},
 		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: writeDeadline},
 	}
 	b.hooks = newHookLimiter()
@@ -93,6 +97,12 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b.history = newHistory(b.store)
 	var at position
 	if at, err = b.load(ctx); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if err := b.loadGrants(ctx); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if err := b.loadAPIKeys(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
 	if b.idSecret == nil {
@@ -187,6 +197,7 @@ func (b *Broker) Close(ctx context.Context) error {
 		return nil
 	}
 	b.closed = true
+	close(b.closing)
 	open := make([]*conn, 0, len(b.sockets))
 	for c := range b.sockets {
 		open = append(open, c)

@@ -55,6 +55,7 @@ type conn struct {
 	pump         *pump
 
 	acking   atomic.Bool          // the client acknowledges pushes
+	heard    atomic.Int64         // when it last gave a sign of life, Unix milliseconds
 	busy     atomic.Bool          // presence.status is not idle
 	draining atomic.Pointer[pump] // pump, for others than the reader
 
@@ -118,6 +119,7 @@ func (c *conn) read() {
 	helloBy := time.Now().Add(c.b.lim.HelloDeadline)
 	c.ws.SetReadDeadline(helloBy)
 	alive := func() {
+		c.heard.Store(c.b.now().UnixMilli())
 		if c.mesh != nil && c.ctx.Err() == nil {
 			c.ws.SetReadDeadline(time.Now().Add(readDeadline))
 		}

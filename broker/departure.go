@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"context"
-	"fmt"
 	"slices"
 	"sync"
 
@@ -135,38 +133,6 @@ func (b *Broker) saveAny(key string, v any) {
 	if err := b.store.put(ctx, key, v); err != nil {
 		b.log.Warn("presence not saved", "err", err)
 	}
-}
-
-// RevokeMember removes a member for good: its connections are closed with 4002 "banned", its hellos refused, its key cannot join again.
-// Errors wrap ErrNotFound, or are the store's.
-func (b *Broker) RevokeMember(ctx context.Context, meshID, memberPubkey string) error {
-	b.mu.Lock()
-	m := b.meshes[meshID]
-	if m == nil || m.members[memberPubkey] == nil {
-		b.mu.Unlock()
-		return fmt.Errorf("revoke member: %w", ErrNotFound)
-	}
-	who := m.members[memberPubkey]
-	rec := who.memberRecord
-	if rec.RevokedAt == 0 {
-		rec.RevokedAt = b.now().UnixMilli()
-	}
-	b.mu.Unlock()
-	if err := b.store.put(ctx, memberKey(meshID, memberPubkey), rec); err != nil {
-		return fmt.Errorf("revoke member: %w", err)
-	}
-	b.mu.Lock()
-	who.RevokedAt = rec.RevokedAt
-	var out []*conn
-	for c := range m.conns {
-		if c.member == who {
-			out = append(out, c)
-		}
-	}
-	b.mu.Unlock()
-	closeAll(out, farewell{wire.CloseBanned, "banned"})
-	b.goneFromAll(m, who)
-	return nil
 }
 
 // closeAll closes connections side by side: each may take a moment if its socket is stuck.

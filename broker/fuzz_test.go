@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"net/http"
 	"testing"
 
 	"github.com/gorilla/websocket"
@@ -12,13 +13,19 @@ import (
 // or was closed for a reason, and nobody else's is touched.
 func FuzzDispatch(f *testing.F) {
 	r := newRig(f)
-	bob := r.addMember("bob")
-	witness := r.member(bob)
+	// An administrator, so that moderation is tried too; the witness is the owner, whom nobody moderates.
+	eve := newIdentity(f)
+	r.addMemberAs(memberRecord{ID: mustID(f), Pubkey: eve.PublicKey(), Name: "eve", Role: "admin"})
+	witness := r.member(r.owner)
 	for _, s := range []string{
 		`{"type":"send","id":"1","targetSpec":"*","priority":"next","nonce":"","ciphertext":""}`,
 		`{"type":"send","id":"1","client_message_id":"x","targetSpec":"#","priority":"next"}`,
 		`{"type":"client_ack","brokerMessageId":"r1"}`, `{"type":"client_ack","clientMessageId":"x","state":"surfaced"}`,
 		`{"type":"join_group","name":"\u0000"}`, `{"type":"set_stats","stats":{"messagesIn":1e99}}`, `{"type":"invite_create","invite_token":"AAAA","max_uses":1}`,
+		`{"type":"kick","all":true}`, `{"type":"disconnect","stale":-1}`, `{"type":"ban","target":"00000000"}`, `{"type":"unban","target":""}`,
+		`{"type":"grants_set","grants":{"x":["dm"]}}`, `{"type":"grants_set","grants":{"` + eve.PublicKey() + `":null}}`,
+		`{"type":"member_edit","memberId":"x","roleTag":7}`, `{"type":"member_edit","memberId":"x","groups":[{}]}`, `{"type":"mesh_settings","selfEditable":{}}`,
+		`{"type":"apikey_create","label":"x","capabilities":["read","read"],"expiresAt":"never"}`, `{"type":"apikey_revoke","id":"A"}`,
 		`{"type":"topic_create","name":"x","key":{"encryptedKey":"AA","nonce":""}}`, `{"type":"topic_join","topic":"general","memberId":"x"}`, `{"type":"topic_list"}`,
 		`{"type":"topic_history","topic":"general","limit":-1,"beforeId":"x"}`, `{"type":"topic_rotate","topic":"general","generation":1,"keys":[{}]}`,
 		`{"type":"topic_seal","topic":"general","memberId":"x","encryptedKey":"","nonce":""}`, `{"type":"send","id":"1","targetSpec":"#general","priority":"next","bodyVersion":9}`,
@@ -43,7 +50,7 @@ func FuzzDispatch(f *testing.F) {
 		c := adopt(t, ws)
 		defer c.close()
 		if hello {
-			c.write(r.helloFrame(r.owner, withoutAcks))
+			c.write(r.helloFrame(eve, withoutAcks))
 			c.wait(wire.TypeHelloAck)
 		}
 		c.write(data)
@@ -57,5 +64,31 @@ func FuzzDispatch(f *testing.F) {
 			}
 		}
 		witness.held = nil
+	})
+}
+
+// FuzzRequests sends any bytes as the body of the HTTP requests that members and their API keys make. Whatever they are, there is an answer, and nothing is
+// wrong with the broker itself.
+func FuzzRequests(f *testing.F) {
+	r := newRig(f)
+	bob := r.addMember("bob")
+	key := r.member(bob).newKey("send").Secret
+	self := "/mesh/" + r.mesh.ID + "/member/" + r.memberID(bob)
+	for _, s := range []string{
+		`{"topic":"general","ciphertext":"aGk=","nonce":""}`, `{"topic":"#","ciphertext":"x","bodyVersion":-1,"mentions":[""]}`, `{"topic":"general","priority":7}`,
+		`{"displayName":"b","groups":[{"name":"a"}],"roleTag":null}`, `{"grants":{"x":null}}`, `{"selfEditable":{}}`, `{`, ``, "null", "[]", "\xff",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r.t = t
+		if status, got := r.post("/api/v1/messages", key, data); status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable {
+			t.Errorf("%d %v to %q", status, got, data)
+		}
+		for _, route := range [][2]string{{http.MethodPatch, self}, {http.MethodPost, "/cli/mesh/" + r.mesh.Slug + "/grants"}} {
+			if status, got := r.doRaw(bob, route[0], route[1], data); status >= http.StatusInternalServerError {
+				t.Errorf("%s: %d %v to %q", route[1], status, got, data)
+			}
+		}
 	})
 }

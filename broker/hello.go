@@ -161,11 +161,11 @@ func decodeRefusal(frame string, err error) *refusal {
 // greet sends hello_ack and starts the pump. saved is the member's state as it was before this hello.
 func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 	c.b.mu.RLock()
-	policy := c.mesh.policy()
+	profile, policy := c.member.profile(), c.mesh.policy()
 	c.b.mu.RUnlock()
 	ack := wire.HelloAck{
 		Type: wire.TypeHelloAck, PresenceID: c.presenceID, MemberDisplayName: c.name,
-		MemberProfile: wire.MemberProfile{Groups: []mesh.Group{}, MessageMode: "push"},
+		MemberProfile: profile,
 		MeshPolicy:    &wire.MeshPolicy{SelfEditable: policy},
 		Capabilities: []string{
 			wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapTopicKeys, wire.CapChanges, wire.CapSealedSchedules,

@@ -21,7 +21,8 @@ const (
 	historyTopics = 64        // topics whose order of posts is remembered; of the others it is read again when asked for
 	historyBytes  = 384 << 10 // one page, about: the daemon adds the opened texts and must stay within the bus's limit
 	postIDHeader  = "Claudemesh-Post"
-	redoStretch   = 4096 // posts that the fan-out may have written twice after a crash
+	postByHeader  = "Claudemesh-Member" // public key of who posted
+	redoStretch   = 4096                // posts that the fan-out may have written twice after a crash
 )
 
 // historyMsg is a post as it lies in its topic's history.
@@ -30,7 +31,7 @@ func historyMsg(rec *accepted) (*nats.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nats.Msg{Subject: historySubject(rec.Mesh, rec.TopicID), Data: data, Header: nats.Header{postIDHeader: {rec.ID}}}, nil
+	return &nats.Msg{Subject: historySubject(rec.Mesh, rec.TopicID), Data: data, Header: nats.Header{postIDHeader: {rec.ID}, postByHeader: {rec.MemberPubkey}}}, nil
 }
 
 // history knows the order of posts. All of it may be lost at any time: it is read from the stream.
@@ -50,6 +51,8 @@ type order struct {
 type postAt struct {
 	seq uint64
 	id  string
+	by  string // public key of the member
+	at  int64  // Unix milliseconds
 }
 
 func newHistory(s *store) *history {
@@ -77,7 +80,7 @@ func (h *history) of(ctx context.Context, subject string) (*order, error) {
 			o.mu.Unlock()
 			return nil, fmt.Errorf("read history: %w", err)
 		}
-		o.add(postAt{msg.Sequence, msg.Header.Get(postIDHeader)})
+		o.add(postAt{msg.Sequence, msg.Header.Get(postIDHeader), msg.Header.Get(postByHeader), msg.Time.UnixMilli()})
 	}
 }
 
@@ -106,6 +109,21 @@ func (h *history) has(ctx context.Context, meshID, topicID, id string) bool {
 	}
 	defer o.mu.Unlock()
 	return o.find(id) >= 0
+}
+
+// unread counts the posts of others than that member since a time, in Unix milliseconds.
+func (h *history) unread(ctx context.Context, subject string, since int64, member string) (n int, err error) {
+	o, err := h.of(ctx, subject)
+	if err != nil {
+		return 0, err
+	}
+	defer o.mu.Unlock()
+	for i := len(o.posts) - 1; i >= 0 && o.posts[i].at > since; i-- {
+		if o.posts[i].by != member {
+			n++
+		}
+	}
+	return n, nil
 }
 
 var errNoPost = errors.New("no such post in this topic")

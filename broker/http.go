@@ -158,9 +158,17 @@ func (b *Broker) authorize(r *http.Request) (status int, problem string) {
 	return 0, ""
 }
 
-// readBody reads a JSON body of at most maxBody bytes.
+// readBody reads a JSON body of at most maxBody bytes; readPost one that can hold a message.
 func readBody(w http.ResponseWriter, r *http.Request, v any) (status int, problem string) {
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	return readJSON(w, r, maxBody, v)
+}
+
+func readPost(w http.ResponseWriter, r *http.Request, v any) (status int, problem string) {
+	return readJSON(w, r, maxBody+wire.MaxSendBytes, v)
+}
+
+func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) (status int, problem string) {
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):

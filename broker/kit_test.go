@@ -228,6 +228,20 @@ func (r *rig) watchesChecked() {
 	})
 }
 
+// fresh waits for the next message that was not seen before, and acknowledges it. Delivery is at least once: a message that was acknowledged right before
+// the broker ended may come again, under its own id.
+func (c *client) fresh(seen map[string]bool) wire.Push {
+	c.t.Helper()
+	for {
+		p := into[wire.Push](c, c.next(func(h wire.Head, d []byte) bool { return h.Type == wire.TypePush && into[wire.Push](c, d).Kept() }))
+		c.clientAck(p, "")
+		if !seen[p.MessageID] {
+			seen[p.MessageID] = true
+			return p
+		}
+	}
+}
+
 // until polls a state that nobody announces.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"claudemesh/mesh"
+	"claudemesh/wire"
 )
 
 // meshState is one mesh as this process knows it. Broker.mu guards it.
@@ -25,8 +26,9 @@ type meshState struct {
 // member is a member and what outlives its connections.
 type member struct {
 	memberRecord
-	state stateRecord
-	sends sendLimiter
+	state  stateRecord
+	sends  sendLimiter
+	grants wire.Grants // never changed in place
 }
 
 // session is a known session key. An unproven one was only named in a hello; it is remembered to keep others off it, and nothing can be addressed to it
@@ -139,7 +141,8 @@ func (m *meshState) ownerOf(key string) string {
 }
 
 // multicast returns the keys of the members that a "*", "@all" or "@group" of sender reaches, in a fixed order. A member whose connections are all
-// invisible is left out; one that is offline is not. The sender's member is in only if one of its connections asked for that.
+// invisible is left out, and one whose grants do not take the sender's broadcasts; one that is offline is not. The sender's member is in only if one of its
+// connections asked for that.
 func (m *meshState) multicast(sender *member, group string, all bool, now time.Time) []string {
 	type view struct{ conns, hidden, in, own int }
 	seen := map[string]*view{}
@@ -175,7 +178,7 @@ func (m *meshState) multicast(sender *member, group string, all bool, now time.T
 			v = &view{}
 		}
 		switch {
-		case who.RevokedAt != 0, v.conns > 0 && v.hidden == v.conns, who == sender && v.own == 0:
+		case who.RevokedAt != 0, v.conns > 0 && v.hidden == v.conns, who == sender && v.own == 0, !who.admits(sender.Pubkey, mesh.CapBroadcast):
 		case all, v.in > 0, inGroup[key], hasGroup(who.state.Groups, group):
 			to = append(to, key)
 		}

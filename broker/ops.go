@@ -63,7 +63,23 @@ var ops = map[string]op{
 	// The mesh and its members.
 	wire.TypeMeshInfo:     (*conn).meshInfo,
 	wire.TypeInviteCreate: (*conn).inviteCreate,
+	wire.TypeMemberList:   (*conn).memberList,
+	wire.TypeMemberEdit:   (*conn).memberEdit,
 	wire.TypeMeshSettings: (*conn).meshSettings,
+	wire.TypeGrantsGet:    (*conn).grantsGet,
+	wire.TypeGrantsSet:    (*conn).grantsSet,
+
+	// Moderation.
+	wire.TypeKick:       (*conn).kick,
+	wire.TypeDisconnect: (*conn).disconnect,
+	wire.TypeBan:        (*conn).ban,
+	wire.TypeUnban:      (*conn).unban,
+	wire.TypeListBans:   (*conn).listBans,
+
+	// API keys.
+	wire.TypeAPIKeyCreate: (*conn).apiKeyCreate,
+	wire.TypeAPIKeyList:   (*conn).apiKeyList,
+	wire.TypeAPIKeyRevoke: (*conn).apiKeyRevoke,
 
 	// Services.
 	wire.TypeMCPRegister:     (*conn).mcpRegister,

@@ -33,6 +33,10 @@ type memberRecord struct {
 	Role      string `json:"role"`
 	JoinedAt  int64  `json:"joined_at"`
 	RevokedAt int64  `json:"revoked_at,omitempty"`
+
+	RoleTag     *string      `json:"role_tag,omitempty"`
+	Groups      []mesh.Group `json:"groups,omitempty"`       // of new connections that name none
+	MessageMode string       `json:"message_mode,omitempty"` // "": push
 }
 
 // stateRecord is what outlives a member's connections.

@@ -60,9 +60,13 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, memberID, name string, 
 		c.keys = append(c.keys, who.Pubkey)
 	}
 	restored := !c.isSession && !explicit && len(saved.Groups) > 0
-	if restored {
+	switch {
+	case restored:
 		c.groups = slices.Clone(saved.Groups)
+	case !explicit:
+		c.groups = slices.Clone(who.Groups)
 	}
+	c.heard.Store(now.UnixMilli())
 	m.applyHook(c, now)
 	silent, told, bye := c.takeOver(m, m.replacedBy(c, memberPubkey), explicit)
 	var forget []string

@@ -64,11 +64,13 @@ func (b *Broker) addressScheduled(ctx context.Context, m *meshState, who *member
 		return "", nil
 	}
 	b.mu.RLock()
-	known := m.addressable(out.Target)
+	known, blocked := m.addressable(out.Target), m.blocked(who, out.Target)
 	b.mu.RUnlock()
 	switch {
 	case !known:
 		return "nobody of this mesh has that key any more", nil
+	case blocked != nil:
+		return blocked.message, nil
 	case b.store.full(ctx, mailSubject(out.Mesh, out.Target), b.lim.MailboxDepth):
 		return "", errWaitsForRoom
 	}

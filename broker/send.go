@@ -123,10 +123,13 @@ func (c *conn) route(rec *accepted) *refusal {
 		return refused(wire.AckNoPeer, noPeer)
 	}
 	c.b.mu.RLock()
-	known := c.mesh.addressable(rec.Target)
+	known, blocked := c.mesh.addressable(rec.Target), c.mesh.blocked(c.member, rec.Target)
 	c.b.mu.RUnlock()
-	if !known {
+	switch {
+	case !known:
 		return refused(wire.AckNoPeer, noPeer)
+	case blocked != nil:
+		return blocked
 	}
 	if c.b.store.full(ctx, mailSubject(rec.Mesh, rec.Target), depth) {
 		return refused(wire.AckUnavailable, "unavailable: the recipient's mailbox is full")

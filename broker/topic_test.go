@@ -27,15 +27,6 @@ func ok[T any](c *client, frameType string, fields map[string]any) T {
 	return into[T](c, data)
 }
 
-// refusedWith asks what must be refused, and checks that the request's id is in both places where clients look for it.
-func (c *client) refusedWith(code, frameType string, fields map[string]any) {
-	c.t.Helper()
-	e := into[wire.Error](c, c.call(frameType, fields))
-	if e.Type != wire.TypeError || e.Code != code || code == wire.CodeTopicNotFound && e.ID != e.ReqID {
-		c.t.Errorf("%s %v: %+v, want %s", frameType, fields, e, code)
-	}
-}
-
 func (c *client) makeTopic(name string, more map[string]any) string {
 	c.t.Helper()
 	fields := map[string]any{"name": name}

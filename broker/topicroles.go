@@ -120,7 +120,8 @@ func (m *meshState) rotationDue(t *topic) bool {
 	return false
 }
 
-// audience lists the mailboxes of a post: all members', the sender's own only if one of its connections asked for that.
+// audience lists the mailboxes of a post: all members' whose grants take the sender's broadcasts, the sender's own only if one of its connections asked
+// for that.
 func (m *meshState) audience(t *topic, sender *member) []string {
 	own := false
 	for c := range m.conns {
@@ -128,7 +129,7 @@ func (m *meshState) audience(t *topic, sender *member) []string {
 	}
 	to := []string{}
 	for _, rec := range m.topicMembers(t) {
-		if rec.Pubkey != sender.Pubkey || own {
+		if (rec.Pubkey != sender.Pubkey || own) && m.members[rec.Pubkey].admits(sender.Pubkey, mesh.CapBroadcast) {
 			to = append(to, rec.Pubkey)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"claudemesh/mesh"
 	"claudemesh/wire"
 )
 
@@ -225,8 +226,8 @@ func (b *Broker) postEvent(ctx context.Context, meshID string, from hookRecord, 
 	var to []string
 	if m != nil && m.active(from.MemberPubkey) != nil { // a member who was removed has no way in
 		open = len(m.conns)
-		for key := range m.members {
-			if m.active(key) != nil {
+		for key, who := range m.members {
+			if who.RevokedAt == 0 && who.admits(from.MemberPubkey, mesh.CapBroadcast) {
 				to = append(to, key)
 			}
 		}

@@ -66,6 +66,7 @@ const (
 	CallSetProfile    = "set_profile"
 	CallMessageStatus = "message_status"
 	CallMeshSettings  = "mesh_settings"
+	CallResolve       = "peer_resolve" // answered by the daemon itself: PeerRef, PeerMember
 )
 
 // SendRequest asks the daemon to accept a message: mesh.<slug>.<actor>.send.<kind>.
@@ -339,6 +340,7 @@ type SessionInfo struct {
 	Groups    []mesh.Group `json:"groups"`
 	OnlyMesh  bool         `json:"only_mesh,omitempty"`
 	Link      string       `json:"link"`
+	LinkError string       `json:"link_error,omitempty"` // why it is not open, e.g. that the session was kicked
 	StartedAt int64        `json:"started_at"`
 	Unread    int          `json:"unread"`
 	// MessageMode is the member's choice: push, inbox (messages are not shown unasked) or off (the same). Empty until a broker was reached.
@@ -373,6 +375,20 @@ type Tap struct {
 type PeersReply struct {
 	Mesh  string `json:"mesh"`
 	Peers []Peer `json:"peers"`
+}
+
+// PeerRef names a peer as people do: a display name, a key, or the beginning of one.
+type PeerRef struct {
+	Peer string `json:"peer"`
+}
+
+// PeerMember is the member a PeerRef means. Name is "" for a key that nobody has seen.
+type PeerMember struct {
+	Mesh   string `json:"mesh"`
+	Pubkey string `json:"pubkey"`
+	Name   string `json:"name"`
+	Online bool   `json:"online"`
+	IsSelf bool   `json:"isSelf"`
 }
 
 // Peer is one row of peer list: the broker's fields plus what only this machine knows.

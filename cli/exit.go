@@ -190,7 +190,8 @@ func explainAPI(f *failure, e *bus.APIError) {
 // brokerExit is the exit code of a request that the broker refused.
 func brokerExit(code any) int {
 	switch code {
-	case wire.CodeInvalid, wire.CodeMalformed, wire.CodeInvalidCron, wire.CodeInvalidWebhook, wire.CodePrivateAddress, wire.CodeUnknownType:
+	case wire.CodeInvalid, wire.CodeMalformed, wire.CodeInvalidCron, wire.CodeInvalidWebhook, wire.CodePrivateAddress, wire.CodeUnknownType,
+		wire.CodeAmbiguous, wire.CodeInvalidArgs:
 		return exitUsage
 	case wire.CodeWebhookExists, wire.CodeLimit, wire.CodeTopicKeyMoved:
 		return exitConflict

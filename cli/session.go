@@ -213,7 +213,11 @@ func sessionListVerb() verb {
 					return c.ui.print("no sessions")
 				}
 				for _, s := range rows {
-					if err := c.ui.print("%s  on %s  pid %d  %s…  link %s  %d unread  %s", c.ui.paint(bold, cleanLine(s.Name)), s.Mesh, s.PID, short(s.Pubkey), s.Link, s.Unread, cleanLine(s.Cwd)); err != nil {
+					link := s.Link
+					if s.LinkError != "" {
+						link += " (" + cleanLine(s.LinkError) + ")"
+					}
+					if err := c.ui.print("%s  on %s  pid %d  %s…  link %s  %d unread  %s", c.ui.paint(bold, cleanLine(s.Name)), s.Mesh, s.PID, short(s.Pubkey), link, s.Unread, cleanLine(s.Cwd)); err != nil {
 						return err
 					}
 				}

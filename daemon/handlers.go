@@ -161,6 +161,8 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 		return d.schedule(ctx, m, c)
 	case wire.TypeListScheduled:
 		return d.listScheduled(ctx, m)
+	case bus.CallResolve:
+		return m.resolveMember(ctx, c, key)
 	case wire.TypeMCPRegister:
 		return m.offers.register(ctx, c)
 	case wire.TypeMCPUnregister:

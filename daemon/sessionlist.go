@@ -23,7 +23,8 @@ func (d *Daemon) sessionInfo(ctx context.Context, s session.Session) bus.Session
 	if m, err := d.mesh(s.Mesh); err == nil {
 		info.MessageMode = m.messageMode()
 		if l, ok := m.links.Session(s.ID); ok {
-			info.Link = string(l.State().Phase)
+			st := l.State()
+			info.Link, info.LinkError = string(st.Phase), st.Err
 		}
 	}
 	if n, err := d.inbox.CountUnread(ctx, s.ID, s.Mesh); err == nil {

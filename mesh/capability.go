@@ -27,8 +27,8 @@ const (
 // opCapability is what a limited session needs for an operation of the broker; "" is for those that every session may do: without the list of peers it
 // could not even answer. The bus turns it into permissions, the broker checks it again.
 var opCapability = map[string]string{
-	"list_peers": "", "client_ack": "", "set_stats": "",
-	"mesh_info": CapRead, "message_status": CapRead, "member_list": CapRead, "member_profile": CapRead, "list_bans": CapRead,
+	"list_peers": "", "peer_resolve": "", "client_ack": "", "set_stats": "",
+	"mesh_info": CapRead, "message_status": CapRead, "member_list": CapRead, "member_profile": CapRead, "list_bans": CapBan,
 	"set_status": CapProfileWrite, "set_summary": CapProfileWrite, "set_visible": CapProfileWrite, "set_profile": CapProfileWrite,
 	"join_group": CapProfileWrite, "leave_group": CapProfileWrite,
 	"get_state": CapStateRead, "list_state": CapStateRead, "set_state": CapStateWrite, "delete_state": CapStateWrite,

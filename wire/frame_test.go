@@ -81,6 +81,22 @@ func TestDecodeValidates(t *testing.T) {
 		{"an end of no watch", Unwatch{}, &Unwatch{}, false},
 		{"a long summary", SetSummary{Summary: long}, &SetSummary{}, false},
 		{"a group without a name", JoinGroup{}, &JoinGroup{}, false},
+		{"a kick of nobody", Kick{}, &Kick{}, false},
+		{"a kick of everybody", Kick{All: true}, &Kick{}, true},
+		{"a kick of those who are silent for a week", Kick{Stale: 7 * 86_400_000}, &Kick{}, false},
+		{"a kick with a long target", Kick{Target: long}, &Kick{}, false},
+		{"a ban of nobody", Ban{}, &Ban{}, false},
+		{"grants of nothing", GrantsSet{}, &GrantsSet{}, false},
+		{"grants for what is no key", GrantsSet{Grants: Grants{"bob": {"dm"}}}, &GrantsSet{}, false},
+		{"grants that are unknown", GrantsSet{Grants: Grants{strings.Repeat("a", 64): {"fly"}}}, &GrantsSet{}, false},
+		{"grants named twice", GrantsSet{Grants: Grants{strings.Repeat("a", 64): {"dm", "dm"}}}, &GrantsSet{}, false},
+		{"a block, and the end of one", GrantsSet{Grants: Grants{strings.Repeat("a", 64): {}, strings.Repeat("b", 64): nil}}, &GrantsSet{}, true},
+		{"an edit of nobody", MemberEdit{}, &MemberEdit{}, false},
+		{"an edit with a group that has no name", MemberEdit{MemberID: "m", Profile: Profile{Groups: &[]mesh.Group{{}}}}, &MemberEdit{}, false},
+		{"an edit with a role tag that is a number", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage("7")}}, &MemberEdit{}, false},
+		{"an edit with a long role tag", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage(`"` + long + `"`)}}, &MemberEdit{}, false},
+		{"an edit without a role tag", MemberEdit{MemberID: "m", Profile: Profile{RoleTag: json.RawMessage("null")}}, &MemberEdit{}, true},
+		{"settings of what cannot be set", MeshSettings{SelfEditable: map[string]bool{"permission": true}}, &MeshSettings{}, false},
 		{"an invite for nobody", InviteCreate{Token: "t"}, &InviteCreate{}, false},
 		{"an invite", InviteCreate{Token: "t", MaxUses: 1}, &InviteCreate{}, true},
 	} {
@@ -230,9 +246,9 @@ func empty(v any) bool {
 
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
-		`{"type":"topic_rotate","topic":"t","generation":1,"keys":[{"memberId":"m","encryptedKey":"","nonce":""}]}`, `{"type":"topic_create","name":"n","key":{}}`,
 		`{"type":"send","targetSpec":"*","priority":"now","nonce":"","ciphertext":""}`, `{"type":"hello","groups":[{"name":"a"}]}`, `{"type":"push","eventData":{}}`, `{"type":"set_state","key":"k","value":{"a":["<"]}}`, `{"type":"remember","content":"c","tags":["t"]}`,
 		`{"type":"share_skill","name":"n","description":"d","instructions":"i","manifest":null}`, `[`, `{"type":1}`,
+		`{"type":"topic_rotate","topic":"t","generation":1,"keys":[{"memberId":"m","encryptedKey":"","nonce":""}]}`, `{"type":"topic_create","name":"n","key":{}}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -244,6 +260,8 @@ func FuzzDecode(f *testing.F) {
 			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{},
 			&SetState{}, &GetState{}, &DeleteState{}, &ListState{}, &StateResult{}, &StateList{}, &StateChange{}, &Remember{}, &Recall{}, &Forget{}, &MemoryResults{},
 			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},
+			&Kick{}, &Ban{}, &GrantsSet{}, &MemberEdit{}, &APIKeyCreate{}, &APIKeyRevoke{}, &MemberListResult{}, &GrantsResult{}, &KickAck{}, &ListBansResult{},
+			&APIKeyListed{},
 			&TopicCreate{}, &TopicCreated{}, &TopicList{}, &TopicJoin{}, &TopicLeave{}, &TopicRequest{}, &TopicMembers{}, &TopicHistory{}, &TopicHistoryPage{}, &TopicKey{},
 			&TopicSeal{}, &TopicPending{}, &TopicRotate{}, &TopicEvent{},
 			&SetProfile{}, &MessageStatus{}, &MessageStatusResult{}, &MeshSettings{}, &MeshSettingsResult{},
