@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,7 +43,8 @@ type rig struct {
 	mesh       Mesh
 	owner      mesh.Identity
 	lastMember mesh.Identity
-	alive      sync.Mutex // one stop at a time
+	alive      sync.Mutex   // one stop at a time
+	signed     atomic.Int64 // uploads
 }
 
 func newRig(t testing.TB, edit ...func(*Config)) *rig {

@@ -19,8 +19,8 @@ import (
 	"claudemesh/wire"
 )
 
-// fetch sends a request and returns status and JSON answer; auth is the Authorization header.
-func (r *rig) fetch(method, path, auth string, body any) (int, map[string]any) {
+// exchange sends a request and returns status and JSON answer; auth is the Authorization header.
+func (r *rig) exchange(method, path, auth string, body any) (int, map[string]any) {
 	r.t.Helper()
 	req, err := http.NewRequest(method, r.http.URL+path, bytes.NewReader(mustJSON(r.t, body)))
 	if err != nil {
@@ -45,7 +45,7 @@ func (r *rig) fetch(method, path, auth string, body any) (int, map[string]any) {
 func (r *rig) as(who mesh.Identity, method, path string, body any) (int, map[string]any) {
 	r.t.Helper()
 	sum := sha256.Sum256(mustJSON(r.t, body))
-	return r.fetch(method, path, mesh.SignHTTP(who, method, path, r.mesh.ID, hex.EncodeToString(sum[:]), r.now()), body)
+	return r.exchange(method, path, mesh.SignHTTP(who, method, path, r.mesh.ID, hex.EncodeToString(sum[:]), r.now()), body)
 }
 
 func (r *rig) text(path string) string {
@@ -209,15 +209,7 @@ func TestDelete(t *testing.T) {
 			if _, err := s.js.Publish(t.Context(), "x."+r.mesh.ID+".a.b", nil); err != nil {
 				t.Fatal(err)
 			}
-			files, err := s.js.CreateObjectStore(t.Context(), jetstream.ObjectStoreConfig{Bucket: "F"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, name := range []string{r.mesh.ID + "/a", other.ID + "/a"} {
-				if _, err := files.PutString(t.Context(), name, "content"); err != nil {
-					t.Fatal(err)
-				}
-			}
+			r.mustUpload(upload{who: bob, body: []byte("content")})
 			if e := into[wire.Error](owner, owner.ask(wire.TypeMeshDelete, wire.MeshDelete{Slug: "wrong"})); e.Code != wire.CodeConflict {
 				t.Errorf("%+v", e)
 			}
@@ -240,9 +232,8 @@ func TestDelete(t *testing.T) {
 			if left := r.holds(r.mesh.ID); len(left) > 0 {
 				t.Errorf("left: %q", left)
 			}
-			list, err := r.objects("F")
-			if err != nil || len(list) != 1 || list[0].Name != other.ID+"/a" {
-				t.Errorf("files %v %v", list, err)
+			if n := r.stored(); n != 0 {
+				t.Errorf("%d messages of files are left", n)
 			}
 			if hits, err := r.broker.view.Search(t.Context(), r.mesh.ID, familyMemory, "secret", 9); err != nil || len(hits) != 0 {
 				t.Errorf("the search view has %v, %v", hits, err)
@@ -295,14 +286,6 @@ func TestDelete(t *testing.T) {
 		}
 		r.waitPurged(r.mesh.ID)
 	})
-}
-
-func (r *rig) objects(bucket string) ([]*jetstream.ObjectInfo, error) {
-	files, err := r.broker.store.js.ObjectStore(r.t.Context(), bucket)
-	if err != nil {
-		return nil, err
-	}
-	return files.List(r.t.Context())
 }
 
 func TestLeave(t *testing.T) {

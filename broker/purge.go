@@ -104,6 +104,9 @@ func (b *Broker) purgeAll(ctx context.Context, meshID string) error {
 	b.mu.Lock()
 	maps.DeleteFunc(b.apiKeys, func(_ string, k *apiKey) bool { return k.mesh == meshID })
 	b.mu.Unlock()
+	if err := b.purgeFiles(ctx, meshID); err != nil {
+		return err
+	}
 	// Accepted messages first: once the fan-out has passed what was there, it makes no new references.
 	if err := b.store.accept.Purge(ctx, jetstream.WithPurgeSubject(acceptSubject(meshID, "*"))); err != nil {
 		return fmt.Errorf("purge %s: %w", acceptStream, err)
@@ -134,11 +137,10 @@ func (b *Broker) forgetSearch(ctx context.Context, meshID string) error {
 	return nil
 }
 
-// purgeStream removes what one stream holds of a mesh. By convention the mesh's id is the second token of every subject and of every key of a bucket, and one
-// of the parts of an object's name, which "/" or "." separate.
+// purgeStream removes what one stream holds of a mesh. By convention the mesh's id is the second token of every subject and of every key of a bucket.
 func (b *Broker) purgeStream(ctx context.Context, name, meshID string) error {
-	if bucket, ok := strings.CutPrefix(name, "OBJ_"); ok {
-		return b.purgeObjects(ctx, bucket, meshID)
+	if name == filesStream {
+		return nil // see purgeFiles
 	}
 	stream, err := b.store.js.Stream(ctx, name)
 	if err != nil {
@@ -156,22 +158,15 @@ func (b *Broker) purgeStream(ctx context.Context, name, meshID string) error {
 	return nil
 }
 
-func (b *Broker) purgeObjects(ctx context.Context, bucket, meshID string) error {
-	objects, err := b.store.js.ObjectStore(ctx, bucket)
+// purgeFiles removes the bytes of a mesh's files, which the store knows by the ids of the files only; their records go with the streams.
+func (b *Broker) purgeFiles(ctx context.Context, meshID string) error {
+	files, err := listRecords[fileRecord](ctx, b.store, familyFile, meshID)
 	if err != nil {
-		return fmt.Errorf("open object store %s: %w", bucket, err)
+		return err
 	}
-	list, err := objects.List(ctx)
-	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return fmt.Errorf("list objects of %s: %w", bucket, err)
-	}
-	for _, info := range list {
-		parts := strings.FieldsFunc(info.Name, func(r rune) bool { return r == '/' || r == '.' })
-		if !slices.Contains(parts, meshID) {
-			continue
-		}
-		if err := objects.Delete(ctx, info.Name); err != nil {
-			return fmt.Errorf("delete object of %s: %w", bucket, err)
+	for _, f := range files {
+		if err := b.files.drop(ctx, f.Value.ID); err != nil {
+			return fmt.Errorf("remove file: %w", err)
 		}
 	}
 	return nil

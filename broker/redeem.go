@@ -15,7 +15,7 @@ import (
 	"claudemesh/wire"
 )
 
-// Redeeming an invite makes its holder a member: by the v1 token (POST /join) or by the short code (POST /invites/{code}/claim). Both end in redeem.
+// Redeeming an invite makes its holder a member: by the v1 token (POST /join) or by the short code (POST /invites/{code}/claim). Both end in redeemInvite.
 
 // joinRefused is a reason of the reference (or, for the last two, ours) why /join fails; it is the answer's error field.
 type joinRefused string
@@ -68,11 +68,11 @@ func (b *Broker) join(ctx context.Context, req wire.JoinRequest) (memberID strin
 	case in.Expired(b.now()):
 		return "", false, joinExpired
 	}
-	return b.redeem(ctx, m, tokenHash(token), req.PeerPubkey, req.DisplayName)
+	return b.redeemInvite(ctx, m, tokenHash(token), req.PeerPubkey, req.DisplayName)
 }
 
-// redeem enrolls a key by an invite of m. A key that is a member already stays what it is and uses nothing up.
-func (b *Broker) redeem(ctx context.Context, m *meshState, name, pubkey, displayName string) (memberID string, already bool, err error) {
+// redeemInvite enrolls a key by an invite of m. A key that is a member already stays what it is and uses nothing up.
+func (b *Broker) redeemInvite(ctx context.Context, m *meshState, name, pubkey, displayName string) (memberID string, already bool, err error) {
 	b.joining.Lock()
 	defer b.joining.Unlock()
 	rec, revision, err := b.store.invite(ctx, m.rec.ID, name)
@@ -142,7 +142,7 @@ func (b *Broker) byCode(ctx context.Context, code string) (*meshState, namedInvi
 	return m, namedInvite{at.name, rec, revision}, err
 }
 
-// claimStatus says how a refusal of redeem is answered to a claim.
+// claimStatus says how a refusal of redeemInvite is answered to a claim.
 func claimStatus(no joinRefused) (status int, code string) {
 	switch no {
 	case joinNoInvite, joinNoMesh:
@@ -196,7 +196,7 @@ func (b *Broker) claim(ctx context.Context, code string, req wire.ClaimRequest) 
 	if err != nil {
 		return no(http.StatusBadRequest, wire.CodeMalformed, "recipient_x25519_pubkey is no key to seal for")
 	}
-	id, already, err := b.redeem(ctx, m, n.name, req.PeerPubkey, req.DisplayName)
+	id, already, err := b.redeemInvite(ctx, m, n.name, req.PeerPubkey, req.DisplayName)
 	var refusal joinRefused
 	switch {
 	case errors.As(err, &refusal):

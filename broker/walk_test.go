@@ -16,6 +16,9 @@ import (
 func TestTheTableHoldsOnTheWire(t *testing.T) {
 	r := newRig(t)
 	for op := range rules {
+		if op == routeTicket {
+			continue // who has the link was allowed when it was made; whose link it is comes before the table
+		}
 		t.Run(op, func(t *testing.T) {
 			var err error
 			if r.mesh, err = r.broker.CreateMesh(t.Context(), "walk", r.owner.PublicKey(), "alice"); err != nil {

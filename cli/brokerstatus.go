@@ -37,7 +37,7 @@ tells its machine everything.`,
 				return err
 			}
 			var r daemon.BrokerReport
-			if err := c.patiently("asking", func() (err error) { r, err = daemon.AskBroker(ctx, ask); return err }); err != nil {
+			if err := c.meter("asking").during(ctx, nil, func(ctx context.Context) (err error) { r, err = daemon.AskBroker(ctx, ask); return err }); err != nil {
 				return err
 			}
 			if ask.Token != "" && r.Denied == "invalid_or_revoked_token" {
@@ -130,25 +130,12 @@ func brokerLines(d *wire.BrokerStatus) []string {
 		fmt.Sprintf("  meshes       %d, with %s and %s", d.Meshes, plural(d.Members, "member"), plural(d.Invites, "invite")),
 		fmt.Sprintf("  connections  %d, on %s", d.Connections, plural(d.Sockets, "socket")),
 		fmt.Sprintf("  messages     %d kept, %d waiting in %d mailboxes (the fullest holds %d)", d.Messages, d.QueueDepth, d.Mailboxes, d.DeepestMailbox),
-		fmt.Sprintf("  stored       %s", bytesText(d.Bytes)),
+		fmt.Sprintf("  stored       %s", byteSize(int64(d.Bytes))),
 	}
 	for _, s := range d.Streams {
-		lines = append(lines, fmt.Sprintf("    %-12s %d messages, %s", cleanLine(s.Name), s.Messages, bytesText(s.Bytes)))
+		lines = append(lines, fmt.Sprintf("    %-12s %d messages, %s", cleanLine(s.Name), s.Messages, byteSize(int64(s.Bytes))))
 	}
 	return lines
-}
-
-// bytesText is a size for people.
-func bytesText(n uint64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, i := float64(n)/unit, 0
-	for ; f >= unit && i < 3; i++ {
-		f /= unit
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGT"[i])
 }
 
 func brokerContextVerb() verb {

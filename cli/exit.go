@@ -90,6 +90,7 @@ func explain(err error) *failure {
 		failed  *sendFailedError
 		api     *bus.APIError
 		ambig   *mesh.ErrAmbiguous
+		exists  *existsError
 	)
 	switch {
 	// First those that wrap others.
@@ -119,6 +120,8 @@ func explain(err error) *failure {
 		f.Code, f.Exit = "peer_ambiguous", exitUsage
 	case errors.Is(err, mesh.ErrBadTarget):
 		f.Code, f.Exit, f.Hint = "bad_target", exitUsage, "a target is a display name, 16 to 64 hex digits of a key, @group, '#topic' or '*'"
+	case errors.As(err, &exists):
+		f.Code, f.Exit, f.Hint = "file_exists", exitConflict, "name another one with --out, or replace it with --force"
 	case errors.As(err, &start):
 		f.Code, f.Hint = "daemon_start_failed", start.hint()
 	case errors.As(err, &paused):

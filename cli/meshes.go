@@ -110,7 +110,7 @@ bare CODE together with --broker. "-" reads it from stdin, which keeps it out of
 			defer n.Close()
 			var out bus.MeshJoined
 			req := bus.MeshJoin{Invite: invite, BrokerURL: c.cmd.String("broker"), DisplayName: c.cmd.String("display-name")}
-			if err := c.patiently("joining", func() error { return n.daemon(ctx, bus.OpMeshJoin, req, &out) }); err != nil {
+			if err := c.meter("joining").during(ctx, nil, func(ctx context.Context) error { return n.daemon(ctx, bus.OpMeshJoin, req, &out) }); err != nil {
 				return err
 			}
 			return c.ui.result(membership(out), func() error {
