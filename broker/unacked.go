@@ -91,19 +91,20 @@ func (p *pump) sent(id string) {
 	}
 	taken, _ := p.take(id, "")
 	for _, w := range taken {
-		if !p.c.b.acknowledged(p.c.mesh, w.key) {
+		// This very connection may have acknowledged it between the two lines above: it found nothing to take then, and what it meant is settled here.
+		if !p.c.b.acknowledged(p.c, w.key) {
 			p.c.b.settler.took(w.subject, id, p.c.b.now())
 			p.c.b.settler.add(settlement{subject: w.subject, seq: w.seq, prev: w.prev})
 		}
 	}
 }
 
-// acknowledged reports whether any connection that acknowledges reads the mailbox.
-func (b *Broker) acknowledged(m *meshState, key string) bool {
+// acknowledged reports whether any other connection than but that acknowledges reads the mailbox.
+func (b *Broker) acknowledged(but *conn, key string) bool {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	for c := range m.readers[key] {
-		if c.acking.Load() {
+	for c := range but.mesh.readers[key] {
+		if c != but && c.acking.Load() {
 			return true
 		}
 	}
