@@ -85,7 +85,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
 		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, apiKeys: map[string]*apiKey{}, closing: make(chan struct{}), calls: map[string]*serviceCall{},
-		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: writeDeadline},
+		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: cfg.Limits.withDefaults().WriteDeadline},
 	}
 	b.hooks = newHookLimiter()
 	var err error

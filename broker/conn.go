@@ -175,12 +175,12 @@ func (c *conn) write() {
 				continue
 			}
 		case <-ping.Chan():
-			if greeted && c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeDeadline)) != nil {
+			if greeted && c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(c.b.lim.WriteDeadline)) != nil {
 				c.cut()
 			}
 			continue
 		}
-		c.ws.SetWriteDeadline(time.Now().Add(writeDeadline))
+		c.ws.SetWriteDeadline(time.Now().Add(c.b.lim.WriteDeadline))
 		if err := c.ws.WriteMessage(websocket.TextMessage, f.data); err != nil {
 			c.cut()
 			continue
