@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"claudemesh/mesh"
 )
@@ -68,16 +68,13 @@ func (m *Mesh) HTTP(ctx context.Context, r Request) (*http.Response, error) {
 	// The signature covers the target as the broker sees it, a path prefix of the base included.
 	req.Header.Set("Authorization", mesh.SignHTTP(m.cfg.Member, r.Method, req.URL.RequestURI(), m.cfg.MeshID, r.SHA256, m.member.cfg.Clock.Now()))
 	client := &http.Client{
-		Transport:     &http.Transport{DialContext: m.cfg.Dial, DisableKeepAlives: true},
+		// A request that says Expect: 100-continue is refused before its body is sent; a broker that knows nothing of that gets the body after a moment.
+		Transport:     &http.Transport{DialContext: m.cfg.Dial, DisableKeepAlives: true, ExpectContinueTimeout: 2 * time.Second},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		var line *url.Error
-		if errors.As(err, &line) {
-			err = line.Err
-		}
-		return nil, fmt.Errorf("reach broker: %w", err)
+		return nil, withoutLine(err)
 	}
 	return res, nil
 }

@@ -79,7 +79,7 @@ func newRig(t *testing.T) *rig {
 			t.Fatal(err)
 		}
 	}
-	store, err := bus.StartStore(t.TempDir(), nil, 1<<30)
+	store, err := bus.StartStore(t.TempDir(), nil, 3<<30)
 	must(err)
 	t.Cleanup(func() { store.Shutdown(context.WithoutCancel(ctx)) })
 	nc, err := store.BrokerConn()

@@ -127,6 +127,21 @@ var rules = map[string]rule{
 	routeV1SetState: {own: roleMember, key: wire.KeyStateWrite},
 	routeV1Memory:   {own: roleMember, key: wire.KeyRead},
 
+	wire.TypeVaultSet:    {own: roleMember},
+	wire.TypeVaultGet:    {own: roleMember},
+	wire.TypeVaultList:   {own: roleMember},
+	wire.TypeVaultDelete: {own: roleMember},
+
+	// Who may see a file is decided by its target, see fileRecord.
+	wire.TypeGetFile:         {own: roleMember, any: roleMember},
+	wire.TypeListFiles:       {own: roleMember, any: roleMember},
+	wire.TypeFileStatus:      {own: roleMember, any: roleMember},
+	wire.TypeGrantFileAccess: {own: roleMember},
+	wire.TypeDeleteFile:      {own: roleMember, any: roleAdmin},
+	routeUpload:              {own: roleMember, direct: true},
+	routeDownload:            {own: roleMember, any: roleMember, direct: true},
+	routeTicket:              {own: roleMember, any: roleMember, direct: true},
+
 	wire.TypeMCPRegister:     {own: roleMember},
 	wire.TypeMCPUnregister:   {own: roleMember, any: roleAdmin},
 	wire.TypeMCPList:         {own: roleMember},

@@ -28,6 +28,7 @@ type Broker struct {
 	started  time.Time
 	upgrader websocket.Upgrader
 
+	files     *files
 	fan       *fanout
 	settler   *settler
 	live      *live
@@ -114,6 +115,9 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 			return nil, fmt.Errorf("open broker: %w", err)
 		}
 	}
+	if b.files, err = openFiles(ctx, b); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
 	var errs [3]error
 	b.timers, errs[0] = newTimers(ctx, b)
 	b.watches, errs[1] = newWatches(ctx, b)
@@ -137,6 +141,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(run) })
 	b.workers.Go(b.settler.run)
+	b.workers.Go(func() { b.files.sweepLoop(run) })
 	b.workers.Go(func() { b.sweepStatus(run) })
 	if !cfg.Unsynced {
 		b.committer = newCommitter(b.store)
@@ -204,6 +209,7 @@ func (b *Broker) Close(ctx context.Context) error {
 	}
 	b.mu.Unlock()
 	closeAll(open, farewell{websocket.CloseGoingAway, reasonShutdown})
+	b.files.close()
 	done := make(chan struct{})
 	go func() { // ends with the connections, which cut() ends at the latest
 		b.conns.Wait()

@@ -47,6 +47,11 @@ type Limits struct {
 	SessionsPerMember int           // 256 remembered session keys per member; the longest unseen are forgotten
 	MembersPerMesh    int           // 4096
 	Meshes            int           // 1000
+	VaultEntries      int           // 500 entries in one member's vault
+	MaxFiles          int64         // 1 GiB of disk for the bytes of files, beside MaxStore
+	FilesPerMesh      int           // 10,000
+	EphemeralFiles    time.Duration // 24 h: life of a file that is not to persist
+	Uploads           int           // 4 at one time; one more waits a moment and is refused then
 	SendRate          int           // no limit: sends per minute and member; a mesh may have its own
 	SendBurst         int           // as many as SendRate: sends of one member at once
 	StateKeys         int           // 1000 keys of shared state per mesh
@@ -75,6 +80,11 @@ func (l Limits) withDefaults() Limits {
 	l.SessionsPerMember = cmp.Or(l.SessionsPerMember, 256)
 	l.MembersPerMesh = cmp.Or(l.MembersPerMesh, 4096)
 	l.Meshes = cmp.Or(l.Meshes, 1000)
+	l.VaultEntries = cmp.Or(l.VaultEntries, 500)
+	l.MaxFiles = cmp.Or(l.MaxFiles, 1<<30)
+	l.FilesPerMesh = cmp.Or(l.FilesPerMesh, 10_000)
+	l.EphemeralFiles = cmp.Or(l.EphemeralFiles, 24*time.Hour)
+	l.Uploads = cmp.Or(l.Uploads, 4)
 	l.StateKeys = cmp.Or(l.StateKeys, 1000)
 	l.MemoriesPerMesh = cmp.Or(l.MemoriesPerMesh, 10_000)
 	l.SkillsPerMesh = cmp.Or(l.SkillsPerMesh, 1000)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,7 +43,8 @@ type rig struct {
 	mesh       Mesh
 	owner      mesh.Identity
 	lastMember mesh.Identity
-	alive      sync.Mutex // one stop at a time
+	alive      sync.Mutex   // one stop at a time
+	signed     atomic.Int64 // uploads
 }
 
 func newRig(t testing.TB, edit ...func(*Config)) *rig {
@@ -226,6 +228,20 @@ func (r *rig) watchesChecked() {
 		w.mu.Unlock()
 		return !busy && !slices.ContainsFunc(all, func(one *watch) bool { return one.info().LastCheck == "" })
 	})
+}
+
+// fresh waits for the next message that was not seen before, and acknowledges it. Delivery is at least once: a message that was acknowledged right before
+// the broker ended may come again, under its own id.
+func (c *client) fresh(seen map[string]bool) wire.Push {
+	c.t.Helper()
+	for {
+		p := into[wire.Push](c, c.next(func(h wire.Head, d []byte) bool { return h.Type == wire.TypePush && into[wire.Push](c, d).Kept() }))
+		c.clientAck(p, "")
+		if !seen[p.MessageID] {
+			seen[p.MessageID] = true
+			return p
+		}
+	}
 }
 
 // until polls a state that nobody announces.

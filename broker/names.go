@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/base64"
 	"strings"
 	"time"
 
@@ -14,6 +15,8 @@ const (
 	rcptStream   = "CM_RECEIPT"
 	metaBucket   = "CM_META"
 	dataBucket   = "CM_DATA"
+	filesBucket  = "CM_FILES"
+	filesStream  = "OBJ_" + filesBucket
 	topicStream  = "CM_TOPIC"
 
 	// A bucket is a stream, and its keys are subjects.
@@ -119,3 +122,15 @@ func dataConfig(l Limits) jetstream.KeyValueConfig {
 		MaxBytes: l.MaxStore / 100 * 10, MaxValueSize: maxRecordBytes,
 	}
 }
+
+// filesConfig keeps the bytes of files. It refuses new ones when it is full; the broker itself removes those that are to expire.
+func filesConfig(l Limits) jetstream.ObjectStoreConfig {
+	return jetstream.ObjectStoreConfig{Bucket: filesBucket, Description: "bytes of shared files", Storage: jetstream.FileStorage, MaxBytes: l.MaxFiles}
+}
+
+// objectSubject holds the description of an object, chunkSubject its bytes: the format of NATS object stores (ADR-20).
+func objectSubject(name string) string {
+	return "$O." + filesBucket + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
+}
+
+func chunkSubject(nuid string) string { return "$O." + filesBucket + ".C." + nuid }

@@ -81,6 +81,18 @@ var ops = map[string]op{
 	wire.TypeAPIKeyList:   (*conn).apiKeyList,
 	wire.TypeAPIKeyRevoke: (*conn).apiKeyRevoke,
 
+	// The vault.
+	wire.TypeVaultSet:    (*conn).vaultSet,
+	wire.TypeVaultGet:    (*conn).vaultGet,
+	wire.TypeVaultList:   (*conn).vaultList,
+	wire.TypeVaultDelete: (*conn).vaultDelete,
+
+	// Files.
+	wire.TypeGetFile:         (*conn).getFile,
+	wire.TypeListFiles:       (*conn).listFiles,
+	wire.TypeFileStatus:      (*conn).fileStatus,
+	wire.TypeGrantFileAccess: (*conn).grantFileAccess,
+	wire.TypeDeleteFile:      (*conn).deleteFile,
 	// Services.
 	wire.TypeMCPRegister:     (*conn).mcpRegister,
 	wire.TypeMCPUnregister:   (*conn).mcpUnregister,

@@ -30,6 +30,7 @@ type scheduleRecord struct {
 	Cron         string `json:"cron,omitempty"`
 	Zone         string `json:"zone,omitempty"`
 	Fired        int    `json:"fired,omitempty"`
+	Order        uint64 `json:"order"` // counts up, in the order of the requests
 }
 
 const scheduleFamily = "schedule"

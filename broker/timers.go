@@ -23,14 +23,15 @@ type timers struct {
 	log  *slog.Logger
 	wake chan struct{}
 
-	mu  sync.Mutex
-	all map[string]*timer // by record key
+	mu    sync.Mutex
+	all   map[string]*timer // by record key
+	order uint64            // of the newest record
 }
 
 // timer is one scheduled message. Its mutex is held while it is sent, and while it is cancelled: of the two one comes first.
 type timer struct {
 	key, mesh, id, member string
-	created               int64
+	order                 uint64
 
 	mu   sync.Mutex
 	rec  scheduleRecord
@@ -61,13 +62,13 @@ func newTimers(ctx context.Context, b *Broker) (*timers, error) {
 		if len(parts) != 3 {
 			return nil, fmt.Errorf("read schedules: bad key %q", r.Key)
 		}
-		t.all[r.Key] = newTimer(parts[1], r.Value)
+		t.all[r.Key], t.order = newTimer(parts[1], r.Value), max(t.order, r.Value.Order)
 	}
 	return t, nil
 }
 
 func newTimer(meshID string, rec scheduleRecord) *timer {
-	return &timer{key: scheduleKey(meshID, rec.ID), mesh: meshID, id: rec.ID, member: rec.MemberID, created: rec.CreatedAt, rec: rec, next: rec.Due}
+	return &timer{key: scheduleKey(meshID, rec.ID), mesh: meshID, id: rec.ID, member: rec.MemberID, order: rec.Order, rec: rec, next: rec.Due}
 }
 
 func (t *timers) poke() {
@@ -125,7 +126,7 @@ func (t *timers) due(now time.Time) (due []*timer, next int64) {
 		}
 	}
 	slices.SortFunc(due, func(a, b *timer) int {
-		return cmp.Or(cmp.Compare(a.next, b.next), cmp.Compare(a.created, b.created), strings.Compare(a.id, b.id))
+		return cmp.Or(cmp.Compare(a.next, b.next), cmp.Compare(a.order, b.order))
 	})
 	return due, next
 }
@@ -145,9 +146,6 @@ func (t *timers) forget(one *timer) {
 
 // add stores a new record.
 func (t *timers) add(meshID string, rec scheduleRecord) *refusal {
-	one := newTimer(meshID, rec)
-	one.mu.Lock()
-	defer one.mu.Unlock()
 	t.mu.Lock()
 	own, inMesh := 0, 0
 	for _, o := range t.all {
@@ -162,6 +160,11 @@ func (t *timers) add(meshID string, rec scheduleRecord) *refusal {
 		t.mu.Unlock()
 		return refused(wire.CodeLimit, fmt.Sprintf("limit reached: %d scheduled messages of one member, %d of a mesh", t.b.lim.SchedulesPerMember, t.b.lim.SchedulesPerMesh))
 	}
+	t.order++
+	rec.Order = t.order
+	one := newTimer(meshID, rec)
+	one.mu.Lock() // not sent before it is stored
+	defer one.mu.Unlock()
 	t.all[one.key] = one
 	t.mu.Unlock()
 	ctx, cancel := t.b.deadline()
@@ -194,9 +197,7 @@ func (t *timers) list(meshID, memberID string) (recs []scheduleRecord) {
 		}
 		one.mu.Unlock()
 	}
-	slices.SortFunc(recs, func(a, b scheduleRecord) int {
-		return cmp.Or(cmp.Compare(a.CreatedAt, b.CreatedAt), strings.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(recs, func(a, b scheduleRecord) int { return cmp.Compare(a.Order, b.Order) })
 	return recs
 }
 

@@ -28,6 +28,7 @@ type watchRecord struct {
 	Value        string            `json:"value,omitempty"`
 	Checked      int64             `json:"checked,omitempty"`
 	Told         int               `json:"told,omitempty"`
+	Order        uint64            `json:"order"` // counts up, in the order of the requests
 }
 
 const watchFamily = "watch"

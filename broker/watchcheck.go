@@ -15,6 +15,7 @@ import (
 
 // check makes one check and takes its result.
 func (w *watches) check(ctx context.Context, one *watch) {
+	began := w.b.now()
 	var err error
 	if w.owned(one) {
 		var value string
@@ -40,10 +41,10 @@ func (w *watches) check(ctx context.Context, one *watch) {
 		delete(w.running, one.spec.MemberID)
 	}
 	// From when it was due, so that the time a check takes does not add up; but what was missed is not made up for.
-	now, pause := w.b.now(), one.spec.interval(random)
+	pause := one.spec.interval(random)
 	next := unixMilli(one.due).Add(pause)
-	if !next.After(now) {
-		next = now.Add(pause)
+	if !next.After(began) {
+		next = began.Add(pause)
 	}
 	one.due = next.UnixMilli()
 }

@@ -32,6 +32,7 @@ type watches struct {
 	all     map[string]*watch // by record key
 	running map[string]int    // checks, by member id
 	total   int
+	order   uint64 // of the newest record
 }
 
 // watch is one watch. spec never changes.
@@ -72,7 +73,7 @@ func newWatches(ctx context.Context, b *Broker) (*watches, error) {
 			return nil, err
 		}
 		one.due = b.now().Add(time.Duration(r.Value.Interval) * time.Second * time.Duration(random) / 256).UnixMilli()
-		w.all[r.Key] = one
+		w.all[r.Key], w.order = one, max(w.order, r.Value.Order)
 	}
 	return w, nil
 }
@@ -128,7 +129,9 @@ func (w *watches) take() (due []*watch, next int64) {
 			next = min(next, one.due)
 		}
 	}
-	slices.SortFunc(waiting, func(a, b *watch) int { return cmp.Or(cmp.Compare(a.due, b.due), strings.Compare(a.key, b.key)) })
+	slices.SortFunc(waiting, func(a, b *watch) int {
+		return cmp.Or(cmp.Compare(a.due, b.due), cmp.Compare(a.spec.Order, b.spec.Order))
+	})
 	for _, one := range waiting { // what finds no place is looked at again when a check ends
 		if w.total < watchesAtOnce && w.running[one.spec.MemberID] < watchesPerMember {
 			one.busy = true
@@ -152,6 +155,8 @@ func (w *watches) add(meshID string, rec watchRecord) (id string, no *refusal) {
 			}
 		}
 	}
+	w.order++
+	rec.Order = w.order
 	w.mu.Unlock()
 	if own >= w.b.lim.WatchesPerMember || inMesh >= w.b.lim.WatchesPerMesh {
 		return "", refused(wire.CodeLimit, fmt.Sprintf("limit reached: %d watches of one member, %d of a mesh", w.b.lim.WatchesPerMember, w.b.lim.WatchesPerMesh))
@@ -194,9 +199,7 @@ func (w *watches) of(meshID, memberID string) (own []*watch) {
 			own = append(own, one)
 		}
 	}
-	slices.SortFunc(own, func(a, b *watch) int {
-		return cmp.Or(cmp.Compare(a.spec.CreatedAt, b.spec.CreatedAt), strings.Compare(a.key, b.key))
-	})
+	slices.SortFunc(own, func(a, b *watch) int { return cmp.Compare(a.spec.Order, b.spec.Order) })
 	return own
 }
 

@@ -89,7 +89,7 @@ func (a *app) root() *urfave.Command {
 			statusVerb(), summaryVerb(), visibleVerb(), profileVerb(), groupVerb(), settingsVerb(),
 			topicVerb(),
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
-			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), serviceVerb(),
+			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{

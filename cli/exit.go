@@ -89,6 +89,7 @@ func explain(err error) *failure {
 		failed  *sendFailedError
 		api     *bus.APIError
 		ambig   *mesh.ErrAmbiguous
+		exists  *existsError
 	)
 	switch {
 	// First those that wrap others.
@@ -118,6 +119,8 @@ func explain(err error) *failure {
 		f.Code, f.Exit = "peer_ambiguous", exitUsage
 	case errors.Is(err, mesh.ErrBadTarget):
 		f.Code, f.Exit, f.Hint = "bad_target", exitUsage, "a target is a display name, 16 to 64 hex digits of a key, @group, '#topic' or '*'"
+	case errors.As(err, &exists):
+		f.Code, f.Exit, f.Hint = "file_exists", exitConflict, "name another one with --out, or replace it with --force"
 	case errors.As(err, &start):
 		f.Code, f.Hint = "daemon_start_failed", start.hint()
 	case errors.As(err, &paused):
@@ -190,7 +193,8 @@ func explainAPI(f *failure, e *bus.APIError) {
 // brokerExit is the exit code of a request that the broker refused.
 func brokerExit(code any) int {
 	switch code {
-	case wire.CodeInvalid, wire.CodeInvalidArgs, wire.CodeAmbiguous, wire.CodeMalformed, wire.CodeInvalidCron, wire.CodeInvalidWebhook, wire.CodePrivateAddress, wire.CodeUnknownType:
+	case wire.CodeInvalid, wire.CodeMalformed, wire.CodeInvalidCron, wire.CodeInvalidWebhook, wire.CodePrivateAddress, wire.CodeUnknownType,
+		wire.CodeAmbiguous, wire.CodeInvalidArgs:
 		return exitUsage
 	case wire.CodeWebhookExists, wire.CodeLimit, wire.CodeTopicKeyMoved:
 		return exitConflict

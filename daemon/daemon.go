@@ -54,6 +54,8 @@ type Daemon struct {
 	broker   *brokerHost
 	boxes    *mesh.Boxes
 
+	transfers *transfers
+
 	started time.Time
 	notices []string
 
@@ -165,6 +167,10 @@ func (d *Daemon) openStores(ctx context.Context) (err error) {
 		return fmt.Errorf("%s: %w", filepath.Join(dir, sessionFile), err)
 	}
 	d.stores = append(d.stores, d.session.Close)
+	if d.transfers, err = openTransfers(d.ctx, filepath.Join(dir, transferDir), d.opt.Clock, d.opt.Rand); err != nil {
+		return err
+	}
+	d.stores = append(d.stores, d.transfers.closeAll)
 	// Rows that were on their way when the last daemon ended: their fate is unknown, and a repeat under the same id is harmless.
 	n, err := d.outbox.Recover(ctx)
 	if err != nil {

@@ -70,9 +70,21 @@ func (d *Daemon) serve() error {
 		{bus.OpOutboxGet, d.getOutbox},
 		{bus.OpOutboxRequeue, userOnly(d.requeue)},
 		{bus.OpTap, userOnly(d.tap)},
+		{bus.OpVaultSet, d.vaultSet},
+		{bus.OpVaultGet, d.vaultGet},
+		{bus.OpFileBegin, d.beginFile},
+		{bus.OpFileChunk, d.fileChunk},
+		{bus.OpFileCommit, d.commitFile},
+		{bus.OpFileOpen, d.openFile},
+		{bus.OpFileFetch, d.fetchFile},
+		{bus.OpFileRead, d.readFile},
+		{bus.OpFileProgress, d.fileProgress},
+		{bus.OpFileClose, d.closeFile},
+		{bus.OpFileGrant, d.grant},
 	}
+	larger := map[string]int{bus.OpVaultSet: maxVaultRequest, bus.OpFileChunk: maxChunkRequest}
 	for _, o := range ops {
-		if err := d.service.Handle(o.op, bus.AnyDaemonOp(o.op), maxSmallRequest, o.h); err != nil {
+		if err := d.service.Handle(o.op, bus.AnyDaemonOp(o.op), max(maxSmallRequest, larger[o.op]), o.h); err != nil {
 			return fmt.Errorf("register %s: %w", o.op, err)
 		}
 	}

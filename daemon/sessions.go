@@ -253,6 +253,7 @@ func (d *Daemon) reapLoop() {
 		if err := d.reap(d.ctx); err != nil && d.ctx.Err() == nil {
 			d.opt.Log.Error("reap_failed", "error", err)
 		}
+		d.transfers.expire()
 	}
 }
 

@@ -45,6 +45,8 @@ func (s secrets) search(t testing.TB, where, text string) {
 	}
 }
 
+const vaultSecret = "correct-horse-battery-staple"
+
 func TestNoSecretIsShown(t *testing.T) {
 	m, far := testenv.NewMachine(t), testenv.NewMachine(t)
 	team := m.Create("team")
@@ -65,6 +67,8 @@ func TestNoSecretIsShown(t *testing.T) {
 	s.add("bob's token", tokenIn(t, bob.Info.TokenFile))
 	s.add("the member's secret key", memberOf(m, team).SecretKey)
 	s.add("the other member's secret key", memberOf(far, team).SecretKey)
+	s.add("the value of a vault entry", vaultSecret)
+	s.add("the value of a vault entry in base64", base64.StdEncoding.EncodeToString([]byte(vaultSecret)))
 	s.add("the invite", strings.TrimPrefix(invite, "ic://join/"))
 
 	tapped := rawConn(m, tokenIn(t, tap.TokenFile), tap.InboxPrefix)
@@ -98,6 +102,19 @@ func TestNoSecretIsShown(t *testing.T) {
 		bus.OpInboxSurfaced: {bus.MessageIDs{IDs: []string{got.ID}, Via: bus.ViaInbox}, bus.MessageIDs{}},
 		bus.OpOutboxList:    {bus.OutboxQuery{}, bus.OutboxQuery{Status: "x"}}, bus.OpOutboxGet: {bus.OutboxGet{ID: sent.ClientMessageID}, bus.OutboxGet{}},
 		bus.OpOutboxRequeue: {bus.Requeue{ID: sent.ClientMessageID}}, bus.OpTap: {bus.TapRequest{}}, bus.OpSessionEnd: {bus.SessionID{ID: "carol"}, bus.SessionID{}},
+	}
+	asked[bus.OpVaultSet] = []any{
+		bus.VaultSet{Mesh: team, Key: "K", Value: []byte(vaultSecret), Type: "env"},
+		bus.VaultSet{Mesh: team, Key: "K", Value: []byte(vaultSecret), Type: "x"},
+		bus.VaultSet{Mesh: "none", Key: "K", Value: []byte(vaultSecret), Type: "env"},
+		json.RawMessage(`{"mesh":"` + team + `","value":"` + vaultSecret + `!"}`),
+	}
+	asked[bus.OpVaultGet] = []any{bus.VaultGet{Mesh: team, Key: "no such key"}} // the one reply that exists to carry a value is asked for elsewhere
+	asked[bus.OpFileBegin] = []any{bus.FileBegin{Mesh: team, Name: "x", Size: 1}, bus.FileBegin{}}
+	asked[bus.OpFileOpen] = []any{bus.FileOpen{Mesh: team, FileID: "none"}}
+	asked[bus.OpFileGrant] = []any{bus.FileGrant{Mesh: team, FileID: "none", To: "alice"}}
+	for _, op := range []string{bus.OpFileChunk, bus.OpFileCommit, bus.OpFileFetch, bus.OpFileRead, bus.OpFileProgress, bus.OpFileClose} {
+		asked[op] = []any{bus.FileTransfer{ID: "none"}}
 	}
 	replies := []string{}
 	ask := func(c *bus.Client, actor, subject string, in any) {

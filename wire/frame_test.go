@@ -258,6 +258,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		for _, v := range []any{
 			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{},
+			&VaultSet{}, &VaultGet{}, &VaultKey{}, &VaultGetResult{}, &VaultListResult{}, &FileRef{}, &FileURL{}, &ListFiles{}, &FileList{}, &FileStatusResult{}, &GrantFileAccess{}, &FileDeleted{},
 			&SetState{}, &GetState{}, &DeleteState{}, &ListState{}, &StateResult{}, &StateList{}, &StateChange{}, &Remember{}, &Recall{}, &Forget{}, &MemoryResults{},
 			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},
 			&Kick{}, &Ban{}, &GrantsSet{}, &MemberEdit{}, &APIKeyCreate{}, &APIKeyRevoke{}, &MemberListResult{}, &GrantsResult{}, &KickAck{}, &ListBansResult{},
