@@ -16,6 +16,9 @@ import (
 func TestTheTableHoldsOnTheWire(t *testing.T) {
 	r := newRig(t)
 	for op := range rules {
+		if op == routeTicket { // a ticket stands for its maker; files_test.go has what becomes of it
+			continue
+		}
 		t.Run(op, func(t *testing.T) {
 			var err error
 			if r.mesh, err = r.broker.CreateMesh(t.Context(), "walk", r.owner.PublicKey(), "alice"); err != nil {
