@@ -119,12 +119,11 @@ func (c *conn) read() {
 	helloBy := time.Now().Add(c.b.lim.HelloDeadline)
 	c.ws.SetReadDeadline(helloBy)
 	alive := func() {
-		c.heard.Store(c.b.now().UnixMilli())
 		if c.mesh != nil && c.ctx.Err() == nil {
 			c.ws.SetReadDeadline(time.Now().Add(readDeadline))
 		}
 	}
-	c.ws.SetPongHandler(func(string) error { alive(); return nil })
+	c.ws.SetPongHandler(func(string) error { c.hear(); alive(); return nil })
 	for {
 		_, data, err := c.ws.ReadMessage()
 		if err != nil {
@@ -156,6 +155,9 @@ func (c *conn) survive(data []byte) (ok bool) {
 	c.handle(data)
 	return true
 }
+
+// hear notes a sign of life.
+func (c *conn) hear() { c.heard.Store(c.b.now().UnixMilli()) }
 
 func (c *conn) write() {
 	ping := c.b.clock.NewTicker(pingEvery)
