@@ -108,6 +108,12 @@ func (l *Link) dial(ctx context.Context) (*websocket.Conn, error) {
 	if l.cfg.Dial == nil {
 		d.Proxy = http.ProxyFromEnvironment
 	}
+	if l.cfg.TLS != nil {
+		var err error
+		if d.TLSClientConfig, err = l.cfg.TLS(); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.limits.dial)
 	defer cancel()
 	ws, answer, err := d.DialContext(ctx, l.cfg.URL, nil)

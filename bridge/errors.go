@@ -13,6 +13,10 @@ var (
 	ErrKicked = errors.New("kicked from the mesh")
 	// ErrBanned ends Link.Run: the broker closed with 4002 or refused with code revoked. The member is no longer part of the mesh.
 	ErrBanned = errors.New("removed from the mesh")
+	// ErrMeshDeleted ends Link.Run: the owner has deleted the mesh.
+	ErrMeshDeleted = errors.New("the mesh was deleted by its owner")
+	// ErrLeft ends Link.Run: the member has left the mesh, by another connection.
+	ErrLeft = errors.New("this member has left the mesh")
 	// ErrNotOpen is returned at once when the link has no open connection. Nothing was sent.
 	ErrNotOpen = errors.New("broker link is not open")
 	// ErrLost is returned when the connection ended before the answer. The outcome is unknown: repeat under the same id.

@@ -67,9 +67,15 @@ func (m *Mesh) HTTP(ctx context.Context, r Request) (*http.Response, error) {
 	}
 	// The signature covers the target as the broker sees it, a path prefix of the base included.
 	req.Header.Set("Authorization", mesh.SignHTTP(m.cfg.Member, r.Method, req.URL.RequestURI(), m.cfg.MeshID, r.SHA256, m.member.cfg.Clock.Now()))
+	// A request that says Expect: 100-continue is refused before its body is sent; a broker that knows nothing of that gets the body after a moment.
+	transport := &http.Transport{DialContext: m.cfg.Dial, DisableKeepAlives: true, ExpectContinueTimeout: 2 * time.Second}
+	if m.cfg.TLS != nil {
+		if transport.TLSClientConfig, err = m.cfg.TLS(); err != nil {
+			return nil, err
+		}
+	}
 	client := &http.Client{
-		// A request that says Expect: 100-continue is refused before its body is sent; a broker that knows nothing of that gets the body after a moment.
-		Transport:     &http.Transport{DialContext: m.cfg.Dial, DisableKeepAlives: true, ExpectContinueTimeout: 2 * time.Second},
+		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	res, err := client.Do(req)

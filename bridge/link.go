@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -42,6 +43,8 @@ type LinkConfig struct {
 	OnFrame func(ctx context.Context, kind string, data []byte)
 	// Dial makes the TCP connection; nil is the system's dialer, with the proxy of the environment.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// TLS is asked before every connection to a wss:// address, so that a changed file of authorities counts at once; nil means what the system trusts.
+	TLS func() (*tls.Config, error)
 	// Backoff is the unit of all pauses; 0 means one second. See Run.
 	Backoff time.Duration
 	Clock   clockwork.Clock // nil: the real one

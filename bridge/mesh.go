@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,7 +17,7 @@ import (
 	"claudemesh/wire"
 )
 
-// MeshConfig describes one member's links to the broker of one mesh. All but Dial, Backoff, Clock, Rand and Log is required.
+// MeshConfig describes one member's links to the broker of one mesh. All but Dial, TLS, Backoff, Clock, Rand and Log is required.
 type MeshConfig struct {
 	Slug, MeshID, MemberID, BrokerURL string
 	Member                            mesh.Identity
@@ -24,7 +25,8 @@ type MeshConfig struct {
 	DisplayName, Hostname, Cwd string
 	PID                        int
 	Dial                       func(ctx context.Context, network, addr string) (net.Conn, error)
-	Backoff                    time.Duration // as in LinkConfig
+	TLS                        func() (*tls.Config, error) // as in LinkConfig
+	Backoff                    time.Duration               // as in LinkConfig
 	Clock                      clockwork.Clock
 	Rand                       io.Reader
 	Log                        *slog.Logger
@@ -77,7 +79,7 @@ func NewMesh(cfg MeshConfig) *Mesh {
 
 func (m *Mesh) link(from Source, log *slog.Logger, hello func(time.Time) (any, error)) *Link {
 	return NewLink(LinkConfig{
-		URL: m.cfg.BrokerURL, Hello: hello, Dial: m.cfg.Dial, Backoff: m.cfg.Backoff, Clock: m.cfg.Clock, Rand: m.cfg.Rand, Log: log,
+		URL: m.cfg.BrokerURL, Hello: hello, Dial: m.cfg.Dial, TLS: m.cfg.TLS, Backoff: m.cfg.Backoff, Clock: m.cfg.Clock, Rand: m.cfg.Rand, Log: log,
 		OnPush:    func(ctx context.Context, batch []wire.Push) error { return m.cfg.Handler.Push(ctx, from, batch) },
 		OnReceipt: m.cfg.Handler.Receipt,
 		OnFrame:   func(ctx context.Context, kind string, data []byte) { m.cfg.Handler.Frame(ctx, from, kind, data) },
@@ -122,7 +124,8 @@ func (m *Mesh) Kick() {
 	}
 }
 
-// Run serves all links until ctx ends (it returns ctx's error) or the member is refused for good (ErrKicked, ErrBanned). A session's link that is refused
+// Run serves all links until ctx ends (it returns ctx's error) or the member is refused for good (ErrKicked, ErrBanned,
+// ErrMeshDeleted, ErrLeft). A session's link that is refused
 // for good stays closed, with the reason in its state, until the session is removed. When Run returns, every link has stopped. It may be called once.
 func (m *Mesh) Run(ctx context.Context) error {
 	if !m.started.CompareAndSwap(false, true) {

@@ -102,6 +102,10 @@ func (l *Link) judge(cause error, open time.Duration) (end ending, why string, t
 		switch {
 		case c.Code == wire.CloseKicked:
 			return end, "kicked", ErrKicked
+		case c.Code == wire.CloseBanned && c.Text == wire.CodeMeshDeleted:
+			return end, c.Text, ErrMeshDeleted
+		case c.Code == wire.CloseBanned && c.Text == wire.CodeLeft:
+			return end, c.Text, ErrLeft
 		case c.Code == wire.CloseBanned:
 			return end, "banned", ErrBanned
 		case c.Code == websocket.CloseNormalClosure && c.Text == closeReplaced, c.Code == websocket.ClosePolicyViolation && c.Text != "":
@@ -109,8 +113,11 @@ func (l *Link) judge(cause error, open time.Duration) (end ending, why string, t
 		}
 	}
 	if r := new(refusal); errors.As(cause, &r) {
-		if r.code == wire.CodeRevoked {
+		switch r.code {
+		case wire.CodeRevoked:
 			return end, r.code, ErrBanned
+		case wire.CodeMeshDeleted:
+			return end, r.code, ErrMeshDeleted
 		}
 		return endRefused, r.code, nil
 	}

@@ -90,6 +90,16 @@ var rules = map[string]rule{
 	wire.TypeDeleteWebhook:   {own: roleMember, any: roleAdmin},
 
 	wire.TypeInviteCreate: {own: roleOwner, direct: true},
+	wire.TypeInviteList:   {own: roleOwner, direct: true},
+	wire.TypeInviteRevoke: {own: roleOwner, direct: true},
+	wire.TypeMeshRename:   {own: roleOwner, direct: true},
+	wire.TypeMeshDelete:   {own: roleOwner, direct: true},
+	wire.TypeMeshLeave:    {own: roleMember, direct: true},
+
+	routeMeshes:           {own: roleMember, direct: true},
+	routeInvite:           {own: roleOwner, direct: true},
+	routeRename:           {own: roleOwner, direct: true},
+	routeDelete:           {own: roleOwner, direct: true},
 	wire.TypeMemberList:   {own: roleMember},
 	wire.TypeMemberEdit:   {own: roleMember, any: roleAdmin}, // see mayEdit
 	wire.TypeMeshSettings: {own: roleMember, any: roleAdmin}, // own: look at them; any: change them

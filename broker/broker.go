@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +36,8 @@ type Broker struct {
 	memories  *index
 	shelves   shelves
 
+	figures *figures
+
 	used  *lru.Cache[string, struct{}] // signatures of HTTP requests
 	hooks *hookLimiter
 
@@ -47,6 +48,8 @@ type Broker struct {
 	mu       sync.RWMutex // guards everything below, and the presence fields of every conn
 	closed   bool
 	meshes   map[string]*meshState
+	gone     map[string]goneRecord // deleted meshes by id
+	codes    map[string]codeOf     // invites by their code
 	sockets  map[*conn]struct{}
 	apiKeys  map[string]*apiKey // by the hash of their secret
 	streams  int                // open streams of topics
@@ -55,13 +58,15 @@ type Broker struct {
 	calls    map[string]*serviceCall
 
 	saving    sync.Mutex // one save of presence at a time, see saveMember
+	joining   sync.Mutex // one change of meshes, members or invites at a time: two joins of the same key must not use up two uses
 	topicWork sync.Mutex // one change of topics at a time
 	history   *history
 	editing   sync.Mutex // one change of a mesh's or member's record at a time
-	joining   sync.Mutex // one POST /join at a time: two of the same key must not use up two uses
 	conns     sync.WaitGroup
 	workers   sync.WaitGroup
+	run       context.Context // ends when the workers are to
 	stop      context.CancelFunc
+	lookups   *throttle // of invite codes
 
 	closing chan struct{} // closed when Close begins
 
@@ -84,9 +89,10 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
-		meshes: map[string]*meshState{}, sockets: map[*conn]struct{}{}, apiKeys: map[string]*apiKey{}, closing: make(chan struct{}), calls: map[string]*serviceCall{},
-		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: cfg.Limits.withDefaults().WriteDeadline},
+		figures: newFigures(), meshes: map[string]*meshState{}, gone: map[string]goneRecord{}, codes: map[string]codeOf{}, sockets: map[*conn]struct{}{},
+		apiKeys: map[string]*apiKey{}, closing: make(chan struct{}), calls: map[string]*serviceCall{},
 	}
+	b.upgrader = websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: b.lim.WriteDeadline}
 	b.hooks = newHookLimiter()
 	var err error
 	if b.used, err = lru.New[string, struct{}](usedSignatures); err != nil {
@@ -105,6 +111,14 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	if err := b.loadAPIKeys(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	was := at
+	var removed int
+	if at, removed, err = b.store.repair(ctx, at); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	if removed > 0 || at != was {
+		b.log.Warn("the streams are of different moments, as after a restore: references without message removed", "removed", removed, "position", at, "was", was)
 	}
 	if b.idSecret == nil {
 		b.idSecret = make([]byte, 32)
@@ -135,62 +149,28 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.live, err = openLive(cfg.NC); err != nil {
 		return nil, errors.Join(fmt.Errorf("open broker: %w", err), b.view.Close())
 	}
-	run, cancel := context.WithCancel(context.Background())
-	b.stop = cancel
+	b.run, b.stop = context.WithCancel(context.Background())
+	b.lookups = newThrottle(b.clock, codeLookups, codeLookupEvery)
 	b.fan = newFanout(b.store, b.clock, b.log, at, !cfg.Unsynced)
 	b.settler = newSettler(b.store, b.log)
-	b.workers.Go(func() { b.fan.run(run) })
+	b.workers.Go(func() { b.fan.run(b.run) })
 	b.workers.Go(b.settler.run)
-	b.workers.Go(func() { b.files.sweepLoop(run) })
-	b.workers.Go(func() { b.sweepStatus(run) })
+	b.workers.Go(func() { b.files.sweepLoop(b.run) })
+	b.workers.Go(func() { b.sweepStatus(b.run) })
 	if !cfg.Unsynced {
 		b.committer = newCommitter(b.store)
 		go b.committer.run() // Close waits for it, behind everybody who may still use it
 	}
 	b.workers.Go(b.live.watch)
-	b.workers.Go(func() { b.memories.catchUp(run) })
-	b.workers.Go(func() { b.timers.run(run) })
-	b.workers.Go(func() { b.watches.run(run) })
+	b.workers.Go(func() { b.memories.catchUp(b.run) })
+	b.workers.Go(func() { b.timers.run(b.run) })
+	b.workers.Go(func() { b.watches.run(b.run) })
+	for id, stone := range b.gone {
+		if !stone.Purged {
+			b.workers.Go(func() { b.purge(b.run, id, nil) })
+		}
+	}
 	return b, nil
-}
-
-// load fills the caches from the bucket and returns the fan-out's position.
-func (b *Broker) load(ctx context.Context) (at position, err error) {
-	type pending struct {
-		kind, meshID, key string
-		value             []byte
-	}
-	var later []pending // the bucket's order is that of the last writes: a member may come before its mesh
-	err = b.store.each(ctx, func(key string, value []byte) error {
-		switch kind, meshID, rest := splitKey(key); kind {
-		case idSecretKey:
-			return json.Unmarshal(value, &b.idSecret)
-		case cursorKey:
-			return json.Unmarshal(value, &at)
-		case "mesh":
-			var rec meshRecord
-			if err := json.Unmarshal(value, &rec); err != nil {
-				return err
-			}
-			b.meshes[rec.ID] = newMeshState(rec)
-		case "member", "state", "session":
-			later = append(later, pending{kind, meshID, rest, value})
-		}
-		return nil
-	})
-	if err != nil {
-		return at, err
-	}
-	for _, kind := range []string{"member", "state", "session"} {
-		for _, p := range later {
-			if m := b.meshes[p.meshID]; m != nil && p.kind == kind {
-				if err := m.load(p.kind, p.key, p.value); err != nil {
-					return at, fmt.Errorf("read bucket: %s %s: %w", p.kind, p.key, err)
-				}
-			}
-		}
-	}
-	return at, b.loadTopics(ctx)
 }
 
 // Close tells every client that the broker goes (1001 "shutting down"), waits for their connections and the workers, and saves where the fan-out is.

@@ -236,3 +236,14 @@ func (c *client) clientAck(p wire.Push, state string) {
 	c.t.Helper()
 	c.write(wire.ClientAck{Type: wire.TypeClientAck, BrokerMessageID: p.MessageID, ClientMessageID: p.ClientMessageID, State: state})
 }
+
+// ask is call with a frame's type.
+func (c *client) ask(op string, v any) []byte {
+	c.t.Helper()
+	fields := map[string]any{}
+	if err := json.Unmarshal(mustJSON(c.t, v), &fields); err != nil {
+		c.t.Fatal(err)
+	}
+	delete(fields, "type")
+	return c.call(op, fields)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/jonboulle/clockwork"
@@ -26,7 +27,11 @@ type Config struct {
 	Dir string
 	// AllowPrivateWatches lets watches fetch addresses that are not on the public internet: whatever this machine can reach, its own services included.
 	AllowPrivateWatches bool
-	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create. Zero closes that route.
+	// TrustedProxies are the addresses whose X-Forwarded-For is believed, where requests are counted by address.
+	TrustedProxies []netip.Prefix
+	// OpenStatus serves GET /metrics and GET /status without the admin token: for a broker that only its own machine can reach.
+	OpenStatus bool
+	// AdminTokenHash is the SHA-256 of the bearer token of POST /cli/mesh/create, GET /metrics and GET /status. Zero closes them.
 	AdminTokenHash [32]byte
 	// AllowHook lets programs on the broker's own machine report the status of any session without a signature, as the reference's hook does. Whoever can
 	// open a loopback port of the machine can then say that somebody is working. A broker behind a proxy must not set it.
@@ -121,6 +126,8 @@ const (
 	lingerFor     = time.Second      // after a close frame, for the peer's
 	graceful      = time.Second      // for a hello, however many sockets are waiting
 	storeDeadline = 10 * time.Second // one request to JetStream
+
+	codeLookupEvery = 2 * time.Second
 )
 
 const (
@@ -131,5 +138,6 @@ const (
 	helloMaxBytes  = 64 << 10
 	readBuffer     = 2 << 10 // of each socket
 	writeBuffer    = 4 << 10 // of each socket that is being written to
+	codeLookups    = 30      // invite codes that one address may look up at once, and again one every codeLookupEvery
 	usedSignatures = 65536   // of HTTP requests, remembered; the older ones are refused by their timestamps
 )

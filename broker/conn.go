@@ -31,6 +31,7 @@ type conn struct {
 	sends    chan *pendingSend // of the reader: nil until the first send
 	acker    sync.WaitGroup
 	readDone chan struct{}
+	over     chan struct{} // closed when nothing of it runs any more
 	closing  sync.Once
 	garbage  int  // of the reader: bad frames in a row
 	refused  bool // of the reader: its hello was
@@ -98,6 +99,7 @@ func (c *conn) routingKey() string {
 
 // serve runs the connection until its socket ends.
 func (c *conn) serve() {
+	defer close(c.over)
 	var wg sync.WaitGroup
 	wg.Go(c.write)
 	c.read()

@@ -44,6 +44,7 @@ func (c *conn) handle(data []byte) {
 			c.fail(head.ReqID, no.code, no.message)
 			return
 		}
+		c.b.figures.asked[head.Type].Inc()
 		o(c, data, head.ReqID)
 	}
 }

@@ -31,6 +31,7 @@ type fanout struct {
 	reached atomic.Uint64 // at.Accept, for others
 	saved   position
 	wake    chan struct{}
+	calm    chan chan struct{}
 	broken  atomic.Bool // the last attempt failed: nothing should be accepted that would only pile up
 
 	unsure bool                   // references beyond the position may be stored
@@ -73,7 +74,7 @@ const (
 )
 
 func newFanout(s *store, clock clockwork.Clock, log *slog.Logger, at position, group bool) *fanout {
-	f := &fanout{store: s, clock: clock, log: log, group: group, at: at, saved: at, unsure: true, fresh: true, wake: make(chan struct{}, 1), moved: make(chan struct{})}
+	f := &fanout{store: s, clock: clock, log: log, group: group, at: at, saved: at, unsure: true, fresh: true, wake: make(chan struct{}, 1), calm: make(chan chan struct{}), moved: make(chan struct{})}
 	f.reached.Store(at.Accept)
 	f.note(s.accept.CachedInfo().State.LastSeq)
 	return f
@@ -149,6 +150,8 @@ func (f *fanout) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-wake:
+		case passed := <-f.calm:
+			close(passed)
 		case <-tick.Chan():
 			f.keep(ctx)
 		}
@@ -257,6 +260,22 @@ func (f *fanout) passed(d delivery, mail uint64) {
 	f.at = position{Accept: d.seq, Mail: max(f.at.Mail, mail)}
 	f.reached.Store(d.seq)
 	f.advance(d.seq)
+}
+
+// barrier returns when no reference is on its way to the store: what was removed from CM_ACCEPT before gets none any more.
+func (f *fanout) barrier(ctx context.Context) error {
+	passed := make(chan struct{})
+	select {
+	case f.calm <- passed:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-passed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // write stores the references of a group and moves the position over it.

@@ -90,9 +90,13 @@ func (c *conn) turnAway(r *refusal) {
 		return
 	}
 	c.refused = true
+	c.b.figures.turnedAway(r.code)
 	code, reason := websocket.ClosePolicyViolation, r.code
-	if r.code == wire.CodeRevoked {
+	switch r.code {
+	case wire.CodeRevoked:
 		code, reason = wire.CloseBanned, "banned"
+	case wire.CodeMeshDeleted:
+		code = wire.CloseBanned
 	}
 	c.refuse(code, reason, r.code, r.message)
 }

@@ -35,7 +35,7 @@ func (b *Broker) serveWS(w http.ResponseWriter, r *http.Request) {
 	ctx, halt := context.WithCancel(context.Background())
 	c := &conn{
 		b: b, ws: ws, log: b.log, ctx: ctx, halt: halt, out: make(chan frame, outboundFrames), events: eventQueue{some: make(chan struct{}, 1)},
-		readDone: make(chan struct{}), since: b.now(),
+		readDone: make(chan struct{}), over: make(chan struct{}), since: b.now(),
 	}
 	b.mu.Lock()
 	b.sockets[c] = struct{}{}
@@ -79,15 +79,6 @@ func (b *Broker) spoken(c *conn) {
 	}
 }
 
-// health is always 200 while the process answers; db says whether the store takes mail.
-func (b *Broker) health(w http.ResponseWriter) {
-	db := "up"
-	if b.fan.broken.Load() || !b.cfg.NC.IsConnected() {
-		db = "down"
-	}
-	answer(w, http.StatusOK, map[string]any{"status": "ok", "db": db, "version": b.cfg.Version, "uptime": int64(b.clock.Since(b.started).Seconds())})
-}
-
 func (b *Broker) serveJoin(w http.ResponseWriter, r *http.Request) {
 	var req wire.JoinRequest
 	if status, problem := readBody(w, r, &req); problem != "" {
@@ -112,6 +103,9 @@ func (b *Broker) serveJoin(w http.ResponseWriter, r *http.Request) {
 
 func (b *Broker) serveCreate(w http.ResponseWriter, r *http.Request) {
 	if status, problem := b.authorize(r); problem != "" {
+		if status == http.StatusForbidden {
+			problem = "mesh_create_disabled"
+		}
 		answer(w, status, wire.CreateMeshReply{Error: problem})
 		return
 	}
@@ -143,7 +137,7 @@ func (b *Broker) serveCreate(w http.ResponseWriter, r *http.Request) {
 // authorize checks the admin token in constant time; problem is "" when it is right.
 func (b *Broker) authorize(r *http.Request) (status int, problem string) {
 	if b.cfg.AdminTokenHash == [32]byte{} {
-		return http.StatusForbidden, "mesh_create_disabled"
+		return http.StatusForbidden, "admin_disabled"
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	switch {

@@ -279,6 +279,9 @@ func TestRoutes(t *testing.T) {
 	if status, body := get("GET", "/health"); status != 200 || !strings.Contains(body, `"db":"up"`) || !strings.Contains(body, `"version":"test"`) {
 		t.Errorf("%d %s", status, body)
 	}
+	if status, body := get("GET", "/health/ready"); status != 200 || !strings.Contains(body, `"status":"ready"`) {
+		t.Errorf("%d %s", status, body)
+	}
 	for _, tc := range []string{"GET /nope", "POST /health", "GET /join", "GET /ws/", "GET /", "OPTIONS /join"} {
 		method, path, _ := strings.Cut(tc, " ")
 		if status, body := get(method, path); status != 404 || body != "not found" {

@@ -65,6 +65,7 @@ func (b *Broker) authenticate(r *http.Request) (httpCaller, *httpRefusal) {
 	}
 	b.mu.RLock()
 	m := b.meshes[a.MeshID]
+	_, gone := b.gone[a.MeshID]
 	var who *member
 	role := nobody
 	if m != nil {
@@ -72,6 +73,9 @@ func (b *Broker) authenticate(r *http.Request) (httpCaller, *httpRefusal) {
 		role = m.roleOf(who)
 	}
 	b.mu.RUnlock()
+	if gone {
+		return httpCaller{}, &httpRefusal{http.StatusGone, wire.CodeMeshDeleted}
+	}
 	if who == nil {
 		return httpCaller{}, &httpRefusal{http.StatusUnauthorized, wire.CodeUnauthorized}
 	}

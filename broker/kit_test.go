@@ -137,8 +137,8 @@ func (r *rig) addMemberAs(rec memberRecord) {
 func (r *rig) memberID(who mesh.Identity) string {
 	r.broker.mu.RLock()
 	defer r.broker.mu.RUnlock()
-	if m := r.broker.meshes[r.mesh.ID].members[who.PublicKey()]; m != nil {
-		return m.ID
+	if m := r.broker.meshes[r.mesh.ID]; m != nil && m.members[who.PublicKey()] != nil {
+		return m.members[who.PublicKey()].ID
 	}
 	return "none"
 }

@@ -32,9 +32,12 @@ const (
 func acceptSubject(meshID, messageID string) string { return "accept." + meshID + "." + messageID }
 
 // mailSubject is the mailbox of a key; receiptSubject is the receipts of a member.
-func mailSubject(meshID, key string) string { return "mbx." + meshID + "." + key }
+func mailSubject(meshID, key string) string { return mailPrefix + meshID + "." + key }
 
-const receiptPrefix = "rcp."
+const (
+	mailPrefix    = "mbx."
+	receiptPrefix = "rcp."
+)
 
 func receiptSubject(meshID, key string) string { return receiptPrefix + meshID + "." + key }
 
@@ -53,13 +56,15 @@ const (
 const (
 	idSecretKey = "id-secret"
 	cursorKey   = "fanout-cursor"
+	gonePrefix  = "gone-" // not "gone.": the purge of a mesh takes every key whose second token is its id
 )
 
 func meshKey(meshID string) string               { return "mesh." + meshID }
 func memberKey(meshID, pubkey string) string     { return "member." + meshID + "." + pubkey }
 func stateKey(meshID, pubkey string) string      { return "state." + meshID + "." + pubkey }
 func sessionKeyKey(meshID, pubkey string) string { return "session." + meshID + "." + pubkey }
-func inviteKey(tokenHash string) string          { return "invite." + tokenHash }
+func inviteKey(meshID, name string) string       { return "invite." + meshID + "." + name }
+func goneKey(meshID string) string               { return gonePrefix + meshID }
 
 // splitKey takes a bucket key apart: its kind and the one or two tokens after it.
 func splitKey(key string) (kind, a, b string) {

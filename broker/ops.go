@@ -63,6 +63,11 @@ var ops = map[string]op{
 	// The mesh and its members.
 	wire.TypeMeshInfo:     (*conn).meshInfo,
 	wire.TypeInviteCreate: (*conn).inviteCreate,
+	wire.TypeInviteList:   (*conn).inviteList,
+	wire.TypeInviteRevoke: (*conn).inviteRevoke,
+	wire.TypeMeshRename:   (*conn).meshRename,
+	wire.TypeMeshDelete:   (*conn).meshDelete,
+	wire.TypeMeshLeave:    (*conn).meshLeave,
 	wire.TypeMemberList:   (*conn).memberList,
 	wire.TypeMemberEdit:   (*conn).memberEdit,
 	wire.TypeMeshSettings: (*conn).meshSettings,

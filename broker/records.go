@@ -57,14 +57,22 @@ type sessionRecord struct {
 	Seen   int64        `json:"seen"`
 }
 
-// inviteRecord is a registered invite, stored under the SHA-256 of its token. Expires is in Unix seconds.
+// inviteRecord is a registered invite, stored under the SHA-256 of its token, or of its id where it has none. Expires is in Unix seconds. Token is a bearer
+// secret, kept so that the code can stand for it; who can read the store can make members anyway. RootKey is the value of mesh.RootKeySize bytes, base64url,
+// that every invite carries and that protects nothing.
 type inviteRecord struct {
-	MeshID  string `json:"mesh_id"`
-	Role    string `json:"role"`
-	Expires int64  `json:"expires"`
-	MaxUses int    `json:"max_uses"`
-	Used    int    `json:"used"`
-	Revoked bool   `json:"revoked,omitempty"`
+	MeshID      string `json:"mesh_id"`
+	Role        string `json:"role"`
+	Expires     int64  `json:"expires"`
+	MaxUses     int    `json:"max_uses"`
+	Used        int    `json:"used"`
+	Revoked     bool   `json:"revoked,omitempty"`
+	Code        string `json:"code,omitempty"`
+	Token       string `json:"token,omitempty"`
+	RootKey     string `json:"root_key,omitempty"`
+	InviteID    string `json:"invite_id,omitempty"` // what SignatureV2 names it
+	SignatureV2 string `json:"signature_v2,omitempty"`
+	CreatedAt   int64  `json:"created_at,omitempty"`
 }
 
 // accepted is one accepted message, stored once however many receive it. To lists the mailbox keys it was addressed to when it was accepted.

@@ -91,6 +91,7 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, memberID, name string, 
 	b.spoken(c)
 	b.mu.Unlock()
 
+	b.figures.hellos.Inc()
 	for o, f := range bye {
 		b.conns.Go(func() { o.close(f.code, f.reason) })
 	}
@@ -116,6 +117,9 @@ func (b *Broker) admit(c *conn, meshID, memberPubkey, memberID string) (*meshSta
 		parent = "parent "
 	}
 	m := b.meshes[meshID]
+	if stone, gone := b.gone[meshID]; gone {
+		return nil, nil, refused(wire.CodeMeshDeleted, fmt.Sprintf("The mesh %q was deleted by its owner.", stone.Slug))
+	}
 	if m == nil || m.members[memberPubkey] == nil {
 		return nil, nil, refused(wire.CodeUnauthorized, parent+"pubkey not found in mesh")
 	}

@@ -5,18 +5,37 @@ import (
 	"net/http"
 )
 
+// The routes for members; each has a row in rules.
+const (
+	routeMeshes = "GET /cli/meshes"
+	routeInvite = "POST /cli/mesh/{slug}/invite"
+	routeRename = "PATCH /api/cli/meshes/{slug}"
+	routeDelete = "DELETE /cli/mesh/{slug}"
+)
+
 // Handler serves the broker's HTTP side and the WebSocket at /ws; everything else is 404 "not found". No answer carries a CORS header, and WebSockets are
 // refused to pages of other origins: no browser has business here.
 func (b *Broker) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ws", b.serveWS)
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { b.health(w) })
+	mux.HandleFunc("GET /health", b.health)
+	mux.HandleFunc("GET /health/ready", b.ready)
+	mux.HandleFunc("GET /metrics", b.operators(b.serveMetrics))
+	mux.HandleFunc("GET /status", b.operators(b.serveStatus))
 	mux.HandleFunc("POST /join", b.serveJoin)
 	mux.HandleFunc(routeHook, b.serveHook)
 	mux.HandleFunc("POST /cli/mesh/create", b.serveCreate)
+	mux.HandleFunc("GET /api/public/invite-code/{code}", b.counted(b.serveCode))
+	mux.HandleFunc("GET /i/{code}", b.counted(b.serveInvitePage))
+	mux.HandleFunc("POST /invites/{code}/claim", b.counted(b.serveClaim))
+	mux.HandleFunc("POST /api/public/invites/{code}/claim", b.counted(b.serveClaim))
+	mux.HandleFunc(b.signed(routeMeshes, b.serveMeshes))
+	mux.HandleFunc(b.signed(routeInvite, b.serveInvite))
+	mux.HandleFunc(b.signed(routeRename, b.serveRename))
+	mux.HandleFunc(b.signed(routeDelete, b.serveDelete))
 	mux.HandleFunc(b.signed(routeUpload, b.upload))
 	mux.HandleFunc(b.signed(routeDownload, b.download))
-	mux.HandleFunc(routeTicket, b.redeem)
+	mux.HandleFunc(routeTicket, b.redeemTicket)
 	mux.HandleFunc("POST /hook/{mesh}/{secret}", b.serveWebhook)
 	mux.HandleFunc(b.signed(routeGrants, b.serveGrants))
 	mux.HandleFunc(b.signed(routeMembers, b.serveMembers))

@@ -164,6 +164,9 @@ func (c *conn) answerSends() {
 		}
 		if p.no != nil {
 			p.ack.MessageID, p.ack.Error, p.ack.Code, p.ack.RetryAfterMS = "", p.no.message, p.no.code, (p.no.wait + time.Millisecond - 1).Milliseconds()
+			c.b.figures.rejected(p.no.code)
+		} else if !p.ack.Duplicate {
+			c.b.figures.routed[p.rec.Priority].Inc() // a decoded send has one of the three
 		}
 		data, err := wire.Encode(p.ack)
 		if err != nil {

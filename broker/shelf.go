@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -57,6 +59,13 @@ func (b *Broker) hold(ctx context.Context, family, meshID string) (*shelf, error
 }
 
 func (s *shelf) done() { s.mu.Unlock() }
+
+// forget drops the shelves of a deleted mesh.
+func (all *shelves) forget(meshID string) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	maps.DeleteFunc(all.of, func(id string, _ *shelf) bool { return strings.HasSuffix(id, "."+meshID) })
+}
 
 // size is how many records a shelf holds.
 func (b *Broker) size(ctx context.Context, family, meshID string) (int, error) {

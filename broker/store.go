@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 
@@ -100,9 +101,9 @@ func (s *store) create(ctx context.Context, key string, v any) error {
 	return nil
 }
 
-// each calls fn with every key of the bucket and its value.
-func (s *store) each(ctx context.Context, fn func(key string, value []byte) error) (err error) {
-	w, err := s.meta.WatchAll(ctx, jetstream.IgnoreDeletes())
+// under calls fn with every entry of the bucket that the pattern matches.
+func (s *store) under(ctx context.Context, pattern string, fn func(jetstream.KeyValueEntry) error) (err error) {
+	w, err := s.meta.Watch(ctx, pattern, jetstream.IgnoreDeletes())
 	if err != nil {
 		return fmt.Errorf("read bucket: %w", err)
 	}
@@ -113,7 +114,7 @@ func (s *store) each(ctx context.Context, fn func(key string, value []byte) erro
 			if e == nil { // the end of what was there
 				return nil
 			}
-			if err := fn(e.Key(), e.Value()); err != nil {
+			if err := fn(e); err != nil {
 				return fmt.Errorf("read bucket: %s: %w", e.Key(), err)
 			}
 		case <-ctx.Done():
@@ -223,6 +224,25 @@ func (d *depths) add(subject string, n int) {
 	if d.of[subject] += n; d.of[subject] == 0 {
 		delete(d.of, subject)
 	}
+}
+
+// sum adds up the mailboxes whose subject begins with prefix: their entries, their number, the entries of the fullest.
+func (d *depths) sum(prefix string) (entries, boxes, deepest int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for subject, n := range d.of {
+		if strings.HasPrefix(subject, prefix) {
+			entries, boxes, deepest = entries+n, boxes+1, max(deepest, n)
+		}
+	}
+	return entries, boxes, deepest
+}
+
+// forget drops the counts of the mailboxes whose subject contains part.
+func (d *depths) forget(part string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.of, func(subject string, _ int) bool { return strings.Contains(subject, part) })
 }
 
 // full reports whether the mailbox holds limit entries. The counts do not see mail expire, so a full one is counted again before it is believed.

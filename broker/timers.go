@@ -144,6 +144,24 @@ func (t *timers) forget(one *timer) {
 	delete(t.all, one.key)
 }
 
+// forgetMesh ends the timers of a deleted mesh, after what they were just doing. Their records are purged with it.
+func (t *timers) forgetMesh(meshID string) {
+	t.mu.Lock()
+	var gone []*timer
+	for key, one := range t.all {
+		if one.mesh == meshID {
+			gone = append(gone, one)
+			delete(t.all, key)
+		}
+	}
+	t.mu.Unlock()
+	for _, one := range gone {
+		one.mu.Lock()
+		one.gone = true
+		one.mu.Unlock()
+	}
+}
+
 // add stores a new record.
 func (t *timers) add(meshID string, rec scheduleRecord) *refusal {
 	t.mu.Lock()

@@ -26,7 +26,7 @@ const (
 
 // hold registers a push before it is written, once the window has room.
 func (p *pump) hold(id string, w waiting) holding {
-	for {
+	for stalled := false; ; stalled = true {
 		p.mu.Lock()
 		switch {
 		case p.early != nil && p.early.Remove(id):
@@ -38,6 +38,9 @@ func (p *pump) hold(id string, w waiting) holding {
 			return held
 		}
 		p.mu.Unlock()
+		if !stalled {
+			p.c.b.figures.stalls.Inc()
+		}
 		select {
 		case <-p.room:
 		case <-p.c.ctx.Done():

@@ -203,6 +203,24 @@ func (w *watches) of(meshID, memberID string) (own []*watch) {
 	return own
 }
 
+// forgetMesh ends the watches of a deleted mesh, after what they were just doing. Their records are purged with it.
+func (w *watches) forgetMesh(meshID string) {
+	w.mu.Lock()
+	var gone []*watch
+	for key, one := range w.all {
+		if one.mesh == meshID {
+			gone = append(gone, one)
+			delete(w.all, key)
+		}
+	}
+	w.mu.Unlock()
+	for _, one := range gone {
+		one.mu.Lock()
+		one.gone = true
+		one.mu.Unlock()
+	}
+}
+
 // remove ends a watch. A check under way comes to nothing.
 func (w *watches) remove(one *watch) error {
 	one.mu.Lock()

@@ -41,6 +41,11 @@ const (
 	OpMeshCreate    = "mesh-create"
 	OpMeshJoin      = "mesh-join"
 	OpMeshShare     = "mesh-share"
+	OpMeshRename    = "mesh-rename"
+	OpMeshLeave     = "mesh-leave"
+	OpMeshDelete    = "mesh-delete"
+	OpInviteList    = "invite-list"
+	OpInviteRevoke  = "invite-revoke"
 	OpSessionStart  = "session-register"
 	OpSessionEnd    = "session-end"
 	OpSessionList   = "session-list"
@@ -263,6 +268,23 @@ type MeshStatus struct {
 	Sessions    int            `json:"sessions"`
 	Outbox      map[string]int `json:"outbox"` // rows per status
 	Unread      int            `json:"unread"`
+	Server      *MeshServer    `json:"server,omitempty"` // only when asked for, and the broker answered
+}
+
+// MeshServer is what the broker says about a mesh. Slug is the broker's; the one here may have been changed.
+type MeshServer struct {
+	Slug      string `json:"slug"`
+	Name      string `json:"name"`
+	Role      string `json:"role"` // owner, admin, member
+	IsOwner   bool   `json:"is_owner"`
+	OwnerName string `json:"owner_name,omitempty"`
+	Members   int    `json:"members"`
+	Online    int    `json:"online"` // connections, not members
+}
+
+// MeshQuery is the optional payload of mesh-list.
+type MeshQuery struct {
+	Server bool `json:"server,omitempty"` // ask the brokers, too
 }
 
 // MeshList answers mesh-list.
@@ -278,9 +300,10 @@ type MeshCreate struct {
 	AdminTokenFile string `json:"admin_token_file,omitempty"` // a path: the token itself travels in no request
 }
 
-// MeshJoin joins a mesh by invite (link or token).
+// MeshJoin joins a mesh by invite: a link, a token, a short link, or a short code together with the URL of its broker.
 type MeshJoin struct {
 	Invite      string `json:"invite"`
+	BrokerURL   string `json:"broker_url,omitempty"`
 	DisplayName string `json:"display_name,omitempty"`
 }
 
@@ -308,10 +331,77 @@ type MeshShare struct {
 // MeshInvite answers it. The invite is a bearer secret; it is the one secret that a reply exists to carry.
 type MeshInvite struct {
 	Mesh      string `json:"mesh"`
-	Invite    string `json:"invite"`     // ic://join/<token>
+	ID        string `json:"id"`         // for invite-revoke
+	URL       string `json:"url"`        // the short link
+	Code      string `json:"code"`       // for those who know the broker's address
+	Invite    string `json:"invite"`     // ic://join/<token>: needs no lookup
 	ExpiresAt int64  `json:"expires_at"` // Unix seconds
 	MaxUses   int    `json:"max_uses"`
 	Note      string `json:"note,omitempty"` // e.g. that the broker listens on loopback only
+}
+
+// MeshRename gives a mesh another slug: at the broker, which only the owner may, and here; or only here. Sessions that run on the mesh are in the way
+// unless Force ends them.
+type MeshRename struct {
+	Mesh  string `json:"mesh"`
+	Slug  string `json:"slug"`
+	Local bool   `json:"local,omitempty"`
+	Force bool   `json:"force,omitempty"`
+}
+
+// MeshRenamed answers it.
+type MeshRenamed struct {
+	Mesh   string `json:"mesh"` // the new slug
+	Was    string `json:"was"`
+	MeshID string `json:"mesh_id"`
+	Local  bool   `json:"local"`
+}
+
+// MeshLeave ends a membership: at the broker and here, or only here. It ends the sessions that run on the mesh.
+type MeshLeave struct {
+	Mesh  string `json:"mesh"`
+	Local bool   `json:"local,omitempty"`
+}
+
+// MeshDelete deletes a mesh for everybody; only its owner may.
+type MeshDelete struct {
+	Mesh string `json:"mesh"`
+}
+
+// MeshLeft answers both.
+type MeshLeft struct {
+	Mesh     string `json:"mesh"`
+	MeshID   string `json:"mesh_id"`
+	Local    bool   `json:"local"`             // the broker was not told
+	Sessions int    `json:"sessions"`          // that were ended
+	Unsent   int    `json:"unsent"`            // messages that were waiting and have failed now; they are kept
+	KeptAs   string `json:"kept_as,omitempty"` // the name under which outbox and inbox keep the history of the mesh
+	Joined   int    `json:"joined"`            // meshes that are left
+	Note     string `json:"note,omitempty"`
+}
+
+// InviteInfo is one invite of a mesh. ExpiresAt is in Unix seconds.
+type InviteInfo struct {
+	ID        string `json:"id"`
+	Code      string `json:"code,omitempty"`
+	Role      string `json:"role"`
+	ExpiresAt int64  `json:"expires_at"`
+	MaxUses   int    `json:"max_uses"`
+	Used      int    `json:"used"`
+	Revoked   bool   `json:"revoked,omitempty"`
+	CreatedAt int64  `json:"created_at,omitempty"`
+}
+
+// InviteQuery asks for the invites of a mesh that this member owns, or with Invite (id or code) for the end of one.
+type InviteQuery struct {
+	Mesh   string `json:"mesh"`
+	Invite string `json:"invite,omitempty"`
+}
+
+// InviteList answers invite-list, newest first, and invite-revoke with the one that was revoked.
+type InviteList struct {
+	Mesh    string       `json:"mesh"`
+	Invites []InviteInfo `json:"invites"`
 }
 
 // SessionStart registers a running program as a session.

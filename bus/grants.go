@@ -26,6 +26,7 @@ const (
 	roleDaemon  Role = "daemon"  // all rights in BUS
 	roleService Role = "service" // hears requests, answers inboxes, in BUS
 	roleBroker  Role = "broker"  // all rights in BROKER
+	roleStore   Role = "store"   // the same, for who holds the token of a store's door
 )
 
 // ErrBadGrant means that a grant is incomplete or names something that it may not.

@@ -119,31 +119,6 @@ func StartServer(cfg ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-// StoreOption changes how StartStore runs a store.
-type StoreOption func(*ServerConfig)
-
-// SyncEvery makes writes durable from time to time instead of before they are acknowledged: what was acknowledged survives the death of the process, but
-// a power cut may cost the last two intervals.
-func SyncEvery(interval time.Duration) StoreOption {
-	return func(cfg *ServerConfig) { cfg.SyncAlways, cfg.SyncInterval = false, interval }
-}
-
-// StartStore runs only the store of a broker that is a process of its own: the account BROKER, every write synced unless an option says otherwise, no door
-// at all. Dir may be any private directory; the caller holds its lock. Limit is the bound of its files in bytes, 0 means DefaultStoreLimit.
-func StartStore(dir string, log *slog.Logger, limit int64, options ...StoreOption) (*Server, error) {
-	cfg := ServerConfig{Dir: dir, Log: log, StoreLimit: limit, SyncAlways: true}.withDefaults()
-	for _, o := range options {
-		o(&cfg)
-	}
-	if cfg.StoreLimit < minStoreLimit {
-		return nil, fmt.Errorf("%w: store limit of %d bytes is under 1 GiB", ErrServerStart, cfg.StoreLimit)
-	}
-	if err := prepareDir(dir); err != nil {
-		return nil, err
-	}
-	return start(cfg, natsserver.RANDOM_PORT, false)
-}
-
 func (cfg ServerConfig) withDefaults() ServerConfig {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

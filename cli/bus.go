@@ -166,7 +166,7 @@ type natsContext struct {
 	Description string `json:"description"`
 	URL         string `json:"url"`
 	Token       string `json:"token"`
-	InboxPrefix string `json:"inbox_prefix"`
+	InboxPrefix string `json:"inbox_prefix,omitempty"`
 }
 
 func (c *call) writeContext(path, name string, tap bus.Tap) error {
@@ -174,9 +174,17 @@ func (c *call) writeContext(path, name string, tap bus.Tap) error {
 	if err != nil {
 		return fmt.Errorf("read tap token: %w", err)
 	}
-	b, err := json.MarshalIndent(natsContext{
-		Description: "claudemesh bus, read only", URL: tap.URL, Token: strings.TrimSpace(string(token)), InboxPrefix: tap.InboxPrefix,
-	}, "", "  ")
+	if err := saveContext(path, natsContext{Description: "claudemesh bus, read only", URL: tap.URL, Token: strings.TrimSpace(string(token)), InboxPrefix: tap.InboxPrefix}); err != nil {
+		return err
+	}
+	return c.ui.result(map[string]any{"ok": true, "context": name, "file": path, "url": tap.URL, "inbox_prefix": tap.InboxPrefix}, func() error {
+		return c.ui.print("wrote context %s (%s)\n  watch     nats --context %[1]s sub 'mesh.>'\n  streams   nats --context %[1]s stream ls\n  services  nats --context %[1]s micro info claudemesh\n  end it    claudemesh bus context --revoke", name, path)
+	})
+}
+
+// saveContext writes a context file, which holds a credential.
+func saveContext(path string, nc natsContext) error {
+	b, err := json.MarshalIndent(nc, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode context: %w", err)
 	}
@@ -186,9 +194,7 @@ func (c *call) writeContext(path, name string, tap bus.Tap) error {
 	if err := maybe.WriteFile(path, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write context: %w", err)
 	}
-	return c.ui.result(map[string]any{"ok": true, "context": name, "file": path, "url": tap.URL, "inbox_prefix": tap.InboxPrefix}, func() error {
-		return c.ui.print("wrote context %s (%s)\n  watch     nats --context %[1]s sub 'mesh.>'\n  streams   nats --context %[1]s stream ls\n  services  nats --context %[1]s micro info claudemesh\n  end it    claudemesh bus context --revoke", name, path)
-	})
+	return nil
 }
 
 func (c *call) dropContext(path string) error {

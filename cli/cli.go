@@ -82,7 +82,7 @@ func (a *app) root() *urfave.Command {
 	root := a.command(verb{
 		name: "claudemesh", short: "messages between AI coding sessions: durable, encrypted, truthfully reported",
 		subs: []verb{
-			createVerb(), joinVerb(), shareVerb(), listVerb(), infoVerb(),
+			createVerb(), joinVerb(), shareVerb(), listVerb(), infoVerb(), renameVerb(), leaveVerb(), deleteVerb(),
 			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
 			memberVerb(), grantVerb(), revokeVerb(), blockVerb(), unblockVerb(), grantsVerb(), verifyVerb(),
 			kickVerb(), disconnectVerb(), banVerb(), unbanVerb(), bansVerb(), apiKeyVerb(),

@@ -21,6 +21,7 @@ import (
 type rooms struct {
 	daemon func(context.Context, daemon.Options) error
 	broker func(context.Context, daemon.BrokerOptions) error
+	store  func(context.Context, daemon.BrokerOptions) error // a broker's, alone
 }
 
 // stopLimit is how long daemon down waits for the daemon to be gone.
@@ -42,6 +43,7 @@ themselves when they need it. --foreground stays and logs to stderr; it ends wit
 		flags: []urfave.Flag{
 			&urfave.BoolFlag{Name: "foreground", Usage: "stay, and log to stderr"},
 			&urfave.BoolFlag{Name: "no-tcp", Usage: "no loopback TCP door; the stock nats CLI cannot connect then"},
+			&caFlag,
 		},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh daemon up"); err != nil {
@@ -69,8 +71,12 @@ func (c *call) foreground(ctx context.Context) error {
 	if !isFile(c.stderr, path) {
 		path = ""
 	}
+	ca, err := c.caFile()
+	if err != nil {
+		return err
+	}
 	return c.rooms.daemon(ctx, daemon.Options{
-		Dir: dir, ConfigDir: configDir, NoTCP: c.cmd.Bool("no-tcp"), Version: Version, LogPath: path, Log: slog.New(slog.NewJSONHandler(c.stderr, nil)),
+		Dir: dir, ConfigDir: configDir, CAFile: ca, NoTCP: c.cmd.Bool("no-tcp"), Version: Version, LogPath: path, Log: slog.New(slog.NewJSONHandler(c.stderr, nil)),
 	})
 }
 
@@ -99,6 +105,13 @@ func (c *call) up(ctx context.Context) error {
 		var args []string
 		if c.cmd.Bool("no-tcp") {
 			args = append(args, "--no-tcp")
+		}
+		ca, err := c.caFile()
+		if err != nil {
+			return err
+		}
+		if ca != "" {
+			args = append(args, "--ca-file="+ca)
 		}
 		if started, err = c.spawn(ctx, dir, spawnOptions{args: args, force: true}); err != nil {
 			return err
@@ -223,7 +236,7 @@ func daemonRestartVerb() verb {
 		name: "restart", args: "", short: "stop the daemon and start it again",
 		long:     `Sessions stay registered, and accepted messages are kept. It starts the daemon when none ran.`,
 		examples: []string{"claudemesh daemon restart"},
-		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "no-tcp", Usage: "no loopback TCP door"}},
+		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "no-tcp", Usage: "no loopback TCP door"}, &caFlag},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh daemon restart"); err != nil {
 				return err

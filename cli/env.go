@@ -29,7 +29,7 @@ func hostEnv(args []string) *env {
 	return &env{
 		args: args, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		getenv: os.Getenv, environ: os.Environ, executable: os.Executable, clock: clockwork.NewRealClock(),
-		rooms: rooms{daemon: daemon.Run, broker: daemon.ServeBroker},
+		rooms: rooms{daemon: daemon.Run, broker: daemon.ServeBroker, store: daemon.ServeStore},
 	}
 }
 

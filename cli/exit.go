@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"claudemesh/bus"
+	"claudemesh/daemon"
 	"claudemesh/daemon/outbox"
 	"claudemesh/mcp"
 	"claudemesh/mcp/feed"
@@ -147,6 +148,11 @@ func explain(err error) *failure {
 		f.Code, f.Message, f.Hint = "timeout", "the daemon did not answer in time: "+err.Error(), "look at: claudemesh daemon status"
 	case errors.Is(err, bus.ErrLocked):
 		f.Code, f.Exit, f.Hint = "already_running", exitFailed, "look at: claudemesh daemon status"
+	case errors.Is(err, daemon.ErrInsecureListen):
+		f.Code, f.Exit = "insecure_listen", exitUsage
+		f.Hint = "give it a certificate: --tls-cert FILE --tls-key FILE\nor say that a proxy in front of it adds TLS: --behind-proxy\nor listen on 127.0.0.1\nor, where everybody on the network may read tokens and names, --insecure"
+	case errors.Is(err, daemon.ErrTLSFiles):
+		f.Code, f.Exit, f.Hint = "usage", exitUsage, "--tls-cert FILE --tls-key FILE"
 	case errors.Is(err, outbox.ErrCorrupt):
 		f.Code, f.Exit, f.Hint = "outbox_corrupt", exitIO, "the file is kept as it is, because it may hold messages that were accepted; move it away to start with an empty one"
 	case errors.Is(err, mesh.ErrConfigCorrupt):
@@ -170,6 +176,8 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Data = data
 	}
 	switch {
+	case e.Reason == "join_refused" && strings.HasPrefix(fmt.Sprint(f.Data["broker_code"]), "invite_"):
+		f.Exit = exitNotFound
 	case e.Reason == "broker_refused":
 		f.Exit = brokerExit(f.Data["broker_code"])
 	case e.Reason == "peer_ambiguous" || e.Reason == "id_ambiguous" || e.Reason == "mesh_required":
@@ -196,11 +204,11 @@ func brokerExit(code any) int {
 	case wire.CodeInvalid, wire.CodeMalformed, wire.CodeInvalidCron, wire.CodeInvalidWebhook, wire.CodePrivateAddress, wire.CodeUnknownType,
 		wire.CodeAmbiguous, wire.CodeInvalidArgs:
 		return exitUsage
-	case wire.CodeWebhookExists, wire.CodeLimit, wire.CodeTopicKeyMoved:
+	case wire.CodeWebhookExists, wire.CodeLimit, wire.CodeTopicKeyMoved, wire.CodeConflict:
 		return exitConflict
 	case wire.CodeForbidden, wire.CodeUnauthorized:
 		return exitPermission
-	case wire.CodeNotFound, wire.CodeTopicNotFound:
+	case wire.CodeNotFound, wire.CodeTopicNotFound, wire.CodeMeshDeleted:
 		return exitNotFound
 	}
 	return exitNetwork
@@ -240,6 +248,8 @@ func apiHint(reason string, data map[string]any) string {
 		return "send it in parts, or put it into a file that the peer can read"
 	case "mesh_down", "broker_timeout":
 		return "see the state of the link with: claudemesh daemon status"
+	case "broker_not_trusted":
+		return "put the authority's certificate into ~/.claudemesh/ca.pem, or name it with: claudemesh daemon restart --ca-file FILE"
 	case "internal":
 		return "the daemon's log says more; its path is in: claudemesh daemon status"
 	}

@@ -2,13 +2,10 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	urfave "github.com/urfave/cli/v3"
 
@@ -16,7 +13,7 @@ import (
 	"claudemesh/mesh"
 )
 
-// The nouns around membership: create, join, share, list.
+// Becoming a member: create and join.
 
 func createVerb() verb {
 	return verb{
@@ -87,30 +84,24 @@ func membership(m bus.MeshJoined) membershipJSON {
 func joinVerb() verb {
 	return verb{
 		name: "join", aliases: []string{"add"}, args: "INVITE", short: "join a mesh by an invite",
-		long: `INVITE is what claudemesh share printed: ic://join/…, a link that holds the token, or the token itself. "-" reads it from
-stdin, which keeps it out of the list of processes.`,
-		examples: []string{"claudemesh join ic://join/eyJ2Ijox…", "claudemesh join - < invite.txt"},
-		fails:    []string{"3  the invite is malformed or its signature is wrong", "4  the broker cannot be reached", "5  the invite has expired or was used up"},
-		flags:    []urfave.Flag{&urfave.StringFlag{Name: "display-name", Usage: "how others see you: `NAME`"}},
+		long: `INVITE is what claudemesh share printed: the link https://…/i/CODE, ic://join/…, a link that holds the token, the token itself, or the
+bare CODE together with --broker. "-" reads it from stdin, which keeps it out of the list of processes.`,
+		examples: []string{"claudemesh join https://mesh.example.org/i/ABCD2345", "claudemesh join ABCD2345 --broker wss://mesh.example.org/ws", "claudemesh join - < invite.txt"},
+		fails: []string{
+			"3  the invite is malformed, its signature is wrong, or a bare code names no broker", "4  the broker cannot be reached, or is not trusted",
+			"5  the invite is not known, has expired, was revoked or used up", "6  the mesh is joined already",
+		},
+		flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "broker", Usage: "the broker of a bare code, at this `URL` (ws:// or wss://)"},
+			&urfave.StringFlag{Name: "display-name", Usage: "how others see you: `NAME`"},
+		},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(1, 1, "claudemesh join INVITE"); err != nil {
 				return err
 			}
-			invite := strings.TrimSpace(c.args()[0])
-			if invite == "-" {
-				text, err := c.readText(maxInvite)
-				if err != nil {
-					return err
-				}
-				invite = strings.TrimSpace(text)
-			}
-			// Checked here too, so that a typing error starts no daemon.
-			parsed, _, err := mesh.ParseInvite(invite)
+			invite, err := c.readInvite()
 			if err != nil {
-				return &usageError{message: err.Error(), hint: "paste the whole line that claudemesh share printed"}
-			}
-			if parsed.Expired(c.clock.Now()) {
-				return &bus.APIError{Code: 410, Reason: "invite_expired", Detail: "the invite has expired; ask for a new one"}
+				return err
 			}
 			n, err := c.connect(ctx)
 			if err != nil {
@@ -118,7 +109,8 @@ stdin, which keeps it out of the list of processes.`,
 			}
 			defer n.Close()
 			var out bus.MeshJoined
-			if err := n.daemon(ctx, bus.OpMeshJoin, bus.MeshJoin{Invite: invite, DisplayName: c.cmd.String("display-name")}, &out); err != nil {
+			req := bus.MeshJoin{Invite: invite, BrokerURL: c.cmd.String("broker"), DisplayName: c.cmd.String("display-name")}
+			if err := c.meter("joining").during(ctx, nil, func(ctx context.Context) error { return n.daemon(ctx, bus.OpMeshJoin, req, &out) }); err != nil {
 				return err
 			}
 			return c.ui.result(membership(out), func() error {
@@ -135,150 +127,28 @@ stdin, which keeps it out of the list of processes.`,
 // maxInvite bounds an invite read from stdin, in bytes.
 const maxInvite = 16 << 10
 
-func shareVerb() verb {
-	return verb{
-		name: "share", aliases: []string{"invite"}, args: "", short: "make an invite to a mesh",
-		long: `Prints an invite. Whoever has it can join, as often as --uses says and until it expires: hand it over like a password.
-Only the owner of a mesh can invite.`,
-		examples: []string{"claudemesh share --mesh team --uses 3 --expires 24h"},
-		fails:    []string{"3  several meshes and none named; a bad number or duration", "4  the broker cannot be reached", "7  you are not the owner"},
-		flags: []urfave.Flag{
-			&urfave.IntFlag{Name: "uses", Value: 1, Usage: "how many may join with it: `N` (default 1)"},
-			&urfave.StringFlag{Name: "expires", Value: "7d", Usage: "how long it is valid: `DURATION` such as 30m, 12h, 7d (default 7d, at most 90d)"},
-			&urfave.StringFlag{Name: "broker-url", Usage: "the broker's `URL` as the invited reach it (default: as this machine does)"},
-		},
-		run: func(ctx context.Context, c *call) error {
-			if err := c.want(0, 0, "claudemesh share [--mesh SLUG] [--uses N] [--expires 7d]"); err != nil {
-				return err
-			}
-			uses := c.cmd.Int("uses")
-			if uses < 1 || uses > 1000 {
-				return usagef("--uses is a number from 1 to 1000")
-			}
-			expires, err := parseDuration(c.cmd.String("expires"))
-			if err != nil || expires < time.Minute || expires > 90*24*time.Hour {
-				return usagef("--expires is a duration from 1m to 90d, such as 12h or 7d")
-			}
-			slug, err := c.mesh(ctx, true)
-			if err != nil {
-				return err
-			}
-			n, err := c.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer n.Close()
-			var out bus.MeshInvite
-			req := bus.MeshShare{Mesh: slug, MaxUses: uses, ExpiresIn: int64(expires / time.Second), BrokerURL: c.cmd.String("broker-url")}
-			err = n.whenOpen(ctx, c.clock, slug, func() error { return n.daemon(ctx, bus.OpMeshShare, req, &out) })
-			if err != nil {
-				return err
-			}
-			when := time.Unix(out.ExpiresAt, 0).UTC()
-			return c.ui.result(inviteJSON{
-				SchemaVersion: "1.0", OK: true, Mesh: out.Mesh, URL: out.Invite, Invite: out.Invite, ExpiresAt: when.Format(time.RFC3339), MaxUses: out.MaxUses, Note: out.Note,
-			}, func() error {
-				if err := c.ui.print("%s", out.Invite); err != nil {
-					return err
-				}
-				c.ui.note("joins mesh %s, %s, until %s", out.Mesh, plural(out.MaxUses, "time"), when.Format(time.RFC3339))
-				if out.Note != "" {
-					c.ui.warn("%s", cleanLine(out.Note))
-				}
-				return nil
-			})
-		},
-	}
-}
-
-type inviteJSON struct {
-	SchemaVersion string `json:"schema_version"`
-	OK            bool   `json:"ok"`
-	Mesh          string `json:"mesh"`
-	URL           string `json:"url"`
-	Invite        string `json:"invite"`
-	ExpiresAt     string `json:"expires_at"`
-	MaxUses       int    `json:"max_uses"`
-	Note          string `json:"note,omitempty"`
-}
-
-// parseDuration is time.ParseDuration that also knows days: "7d".
-func parseDuration(s string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		d, err := time.ParseDuration(days + "h")
-		if err != nil || d > 1000*time.Hour {
-			return 0, errors.New("bad duration")
+// readInvite takes the invite from the command line or stdin and checks what can be checked here, so that a typing error starts no daemon.
+func (c *call) readInvite() (string, error) {
+	invite := strings.TrimSpace(c.args()[0])
+	if invite == "-" {
+		text, err := c.readText(maxInvite)
+		if err != nil {
+			return "", err
 		}
-		return 24 * d, nil
+		invite = strings.TrimSpace(text)
 	}
-	return time.ParseDuration(s)
-}
-
-func listVerb() verb {
-	return verb{
-		name: "list", aliases: []string{"ls"}, args: "", short: "list the joined meshes",
-		long:     `Lists the meshes of config.json, and the state of their links when a daemon runs. It starts no daemon.`,
-		examples: []string{"claudemesh list --json"},
-		run: func(ctx context.Context, c *call) error {
-			if err := c.want(0, 0, "claudemesh list"); err != nil {
-				return err
-			}
-			dir, err := mesh.ConfigDir(c.getenv)
-			if err != nil {
-				return err
-			}
-			config, err := mesh.LoadConfig(dir)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-			links := c.links(ctx)
-			rows := []meshRow{}
-			for _, j := range config.Meshes {
-				rows = append(rows, meshRow{Slug: j.Slug, Name: j.Name, MeshID: j.MeshID, MemberID: j.MemberID, Pubkey: j.Pubkey, BrokerURL: j.BrokerURL, JoinedAt: j.JoinedAt, Link: links[j.Slug]})
-			}
-			return c.ui.result(rows, func() error {
-				if len(rows) == 0 {
-					return c.ui.print("no mesh is joined\n  make one  claudemesh create NAME\n  join one  claudemesh join INVITE")
-				}
-				for _, r := range rows {
-					link := r.Link
-					if link == "" {
-						link = "daemon not running"
-					}
-					if err := c.ui.print("%s  %s  %s", c.ui.paint(bold, r.Slug), link, cleanLine(r.BrokerURL)); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		},
+	if base, _, code := mesh.InviteCode(invite); code {
+		if base == "" && c.cmd.String("broker") == "" {
+			return "", &usageError{message: "a code alone does not say which broker it is of", hint: "name it: claudemesh join CODE --broker wss://HOST/ws\nor use the whole link that claudemesh share printed"}
+		}
+		return invite, nil
 	}
-}
-
-type meshRow struct {
-	Slug      string `json:"slug"`
-	Name      string `json:"name"`
-	MeshID    string `json:"mesh_id"`
-	MemberID  string `json:"member_id"`
-	Pubkey    string `json:"pubkey"`
-	BrokerURL string `json:"broker_url"`
-	JoinedAt  string `json:"joined_at"`
-	Link      string `json:"link,omitempty"` // connecting, open, waiting, closed; absent when no daemon runs
-}
-
-// links asks a running daemon for the state of each mesh; what cannot be known is left out.
-func (c *call) links(ctx context.Context) map[string]string {
-	links := map[string]string{}
-	n, err := c.running(ctx)
+	parsed, _, err := mesh.ParseInvite(invite)
 	if err != nil {
-		return links
+		return "", &usageError{message: err.Error(), hint: "paste the whole line that claudemesh share printed"}
 	}
-	defer n.Close()
-	var list bus.MeshList
-	if n.daemon(ctx, bus.OpMeshList, nil, &list) == nil {
-		for _, m := range list.Meshes {
-			links[m.Mesh] = m.Link
-		}
+	if parsed.Expired(c.clock.Now()) {
+		return "", &bus.APIError{Code: 410, Reason: "invite_expired", Detail: "the invite has expired; ask for a new one"}
 	}
-	return links
+	return invite, nil
 }

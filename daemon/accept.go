@@ -60,7 +60,7 @@ func (d *Daemon) accept(ctx context.Context, c *bus.Call) (any, error) {
 	if err := m.address(ctx, target, sender, &row, &reply); err != nil {
 		return nil, err
 	}
-	verdict, err := d.outbox.Accept(ctx, row)
+	verdict, err := m.commit(ctx, row)
 	if err != nil {
 		return nil, fmt.Errorf("accept message: %w", storeError(err))
 	}
@@ -72,6 +72,16 @@ func (d *Daemon) accept(ctx context.Context, c *bus.Call) (any, error) {
 		reply.Note = "mesh " + c.Slug + " cannot be reached now; the message is kept and goes out when it is back"
 	}
 	return reply, nil
+}
+
+// commit accepts a row, unless the mesh was left meanwhile: nothing would ever send it.
+func (m *meshRun) commit(ctx context.Context, row outbox.NewRow) (outbox.Verdict, error) {
+	m.gate.RLock()
+	defer m.gate.RUnlock()
+	if m.left {
+		return outbox.Verdict{}, m.d.notJoined(row.Mesh)
+	}
+	return m.d.outbox.Accept(ctx, row)
 }
 
 // checkSend judges what can be judged without any state, and returns the parsed target.

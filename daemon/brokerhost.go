@@ -9,12 +9,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
-	"claudemesh/bridge"
 	"claudemesh/broker"
 	"claudemesh/bus"
 )
@@ -86,7 +83,7 @@ func (d *Daemon) startBroker(ctx context.Context, addr string, l net.Listener) e
 		return fmt.Errorf("connect to broker store: %w", err)
 	}
 	h := &brokerHost{addr: addr, url: "ws://" + addr + "/ws", pipe: broker.NewPipeListener()}
-	h.broker, err = broker.Open(ctx, broker.Config{NC: nc, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("room", "broker"), Version: d.opt.Version, PublicURL: h.url, Dir: d.opt.Dir})
+	h.broker, err = broker.Open(ctx, broker.Config{NC: nc, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("room", "broker"), Version: d.opt.Version, PublicURL: h.url, OpenStatus: true, Dir: d.opt.Dir})
 	if err != nil {
 		return fmt.Errorf("open broker: %w", err)
 	}
@@ -177,98 +174,4 @@ func isLoopback(host string) bool {
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
-}
-
-// BrokerOptions is what `claudemesh broker serve` is made of.
-type BrokerOptions struct {
-	Options
-	Listen    string // host:port
-	DataDir   string
-	PublicURL string            // what invites name; default ws://Listen/ws
-	Ready     func(addr string) // called when the port is open
-	// SyncEvery above zero makes messages durable so often instead of before they are acknowledged, see bus.SyncEvery.
-	SyncEvery time.Duration
-	Limits    broker.Limits // zero fields are the broker's defaults
-	AllowHook bool          // see broker.Config
-	// AllowPrivateWatches lets watches fetch addresses that are not on the public internet.
-	AllowPrivateWatches bool
-}
-
-// AdminTokenFile is where a standalone broker keeps the token that POST /cli/mesh/create asks for, inside its data directory.
-const AdminTokenFile = "admin-token"
-
-// openMemory is the size in bytes from which garbage is collected even while a store is opened.
-const openMemory = 512 << 20
-
-// ServeBroker runs a standalone broker until ctx ends: an embedded store in DataDir, synced at every write unless SyncEvery is set, and one port. Errors: bus.ErrLocked when
-// another broker holds DataDir, and whatever kept store or port from opening.
-func ServeBroker(ctx context.Context, o BrokerOptions) (err error) {
-	o.Options = o.withDefaults()
-	if o.DataDir == "" {
-		return ErrNoDir
-	}
-	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
-		return fmt.Errorf("make data directory: %w", err)
-	}
-	lock, err := bus.AcquireLock(o.DataDir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
-	d := &Daemon{opt: o.Options}
-	token, err := d.tokenAt(filepath.Join(o.DataDir, AdminTokenFile))
-	if err != nil {
-		return err
-	}
-	l, err := net.Listen("tcp", o.Listen)
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	defer l.Close()
-	if o.PublicURL == "" {
-		o.PublicURL = "ws://" + l.Addr().String() + "/ws"
-	}
-	if _, err := bridge.HTTPBase(o.PublicURL); err != nil {
-		return err
-	}
-	var options []bus.StoreOption
-	if o.SyncEvery > 0 {
-		options = append(options, bus.SyncEvery(o.SyncEvery))
-	}
-	// What a store reads when it opens it keeps: with a million messages, collecting garbage meanwhile is a quarter of the time and finds little.
-	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(-1)
-	debug.SetMemoryLimit(min(limit, openMemory))
-	collect := sync.OnceFunc(func() {
-		debug.SetGCPercent(percent)
-		debug.SetMemoryLimit(limit)
-	})
-	defer collect()
-	store, err := bus.StartStore(o.DataDir, o.Log, max(bus.DefaultStoreLimit, 2*o.Limits.MaxStore), options...)
-	if err != nil {
-		return fmt.Errorf("open store: %w", err)
-	}
-	stopped := func(f func(context.Context) error) {
-		ctx, cancel := context.WithTimeout(context.Background(), stopAfter)
-		defer cancel()
-		err = errors.Join(err, f(ctx))
-	}
-	defer stopped(store.Shutdown)
-	nc, err := store.BrokerConn()
-	if err != nil {
-		return fmt.Errorf("connect to store: %w", err)
-	}
-	b, err := broker.Open(ctx, broker.Config{
-		NC: nc, Clock: o.Clock, Rand: o.Rand, Log: o.Log, Version: o.Version, PublicURL: o.PublicURL, Dir: o.DataDir, Limits: o.Limits, Unsynced: o.SyncEvery > 0,
-		AdminTokenHash: bus.HashToken(strings.TrimSpace(token)), AllowHook: o.AllowHook, AllowPrivateWatches: o.AllowPrivateWatches,
-	})
-	if err != nil {
-		return fmt.Errorf("open broker: %w", err)
-	}
-	defer stopped(b.Close)
-	collect()
-	o.Log.Info("broker_started", "listen", l.Addr().String(), "url", o.PublicURL, "data", o.DataDir)
-	if o.Ready != nil {
-		o.Ready(l.Addr().String())
-	}
-	return broker.Serve(ctx, b, l)
 }

@@ -124,6 +124,9 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read config: %w", err)
 	}
+	if err := d.finishMove(ctx, config); err != nil {
+		return nil, err
+	}
 	for _, j := range config.Meshes {
 		if err := d.attach(j); err != nil {
 			d.notice(fmt.Sprintf("mesh %s is not attached: %v", j.Slug, err))

@@ -58,6 +58,11 @@ func (d *Daemon) serve() error {
 		{bus.OpMeshCreate, userOnly(d.createMesh)},
 		{bus.OpMeshJoin, userOnly(d.joinMesh)},
 		{bus.OpMeshShare, userOnly(d.shareMesh)},
+		{bus.OpMeshRename, userOnly(d.renameMesh)},
+		{bus.OpMeshLeave, userOnly(d.leaveMesh)},
+		{bus.OpMeshDelete, userOnly(d.deleteMesh)},
+		{bus.OpInviteList, userOnly(d.listInvites)},
+		{bus.OpInviteRevoke, userOnly(d.revokeInvite)},
 		{bus.OpSessionStart, userOnly(d.startSession)},
 		{bus.OpSessionEnd, userOnly(d.stopSession)},
 		{bus.OpSessionList, d.listSessions},
@@ -125,8 +130,16 @@ func (d *Daemon) shutdown(context.Context, *bus.Call) (any, error) {
 }
 
 func (d *Daemon) listMeshes(ctx context.Context, c *bus.Call) (any, error) {
+	var req bus.MeshQuery
+	if err := c.Decode(&req); err != nil {
+		return nil, err
+	}
 	out := bus.MeshList{Meshes: []bus.MeshStatus{}}
-	d.each(func(m *meshRun) { out.Meshes = append(out.Meshes, m.status(ctx)) })
+	var runs []*meshRun
+	d.each(func(m *meshRun) { runs, out.Meshes = append(runs, m), append(out.Meshes, m.status(ctx)) })
+	if req.Server {
+		d.askServers(ctx, runs, out.Meshes)
+	}
 	return out, nil
 }
 
@@ -143,7 +156,10 @@ func (d *Daemon) tap(ctx context.Context, c *bus.Call) (any, error) {
 
 // Operations of the wire that have a path of their own and are not to be had as calls.
 var notCallable = map[string]bool{
-	wire.TypeHello: true, wire.TypeSessionHello: true, wire.TypeSend: true, wire.TypeClientAck: true, wire.TypeInviteCreate: true,
+	wire.TypeHello: true, wire.TypeSessionHello: true, wire.TypeSend: true, wire.TypeClientAck: true,
+	// What decides about the mesh itself is the user's, who has operations of the daemon for it; a call goes over the member's connection, whoever calls.
+	wire.TypeInviteCreate: true, wire.TypeInviteList: true, wire.TypeInviteRevoke: true,
+	wire.TypeMeshRename: true, wire.TypeMeshDelete: true, wire.TypeMeshLeave: true,
 }
 
 var opName = regexp.MustCompile(`^[a-z][a-z_]{0,63}$`)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -55,32 +56,100 @@ func (d *Daemon) shareMesh(ctx context.Context, c *bus.Call) (any, error) {
 	if role == "" {
 		role = "member"
 	}
-	invite, token, err := m.newInvite(req.BrokerURL, role, d.opt.Clock.Now().Add(life))
+	frame, err := m.newInvite(req.BrokerURL, role, d.opt.Clock.Now().Add(life))
 	if err != nil {
 		return nil, &bus.APIError{Code: 400, Reason: "bad_invite", Detail: err.Error()}
 	}
-	fields, err := json.Marshal(wire.InviteCreate{Token: token, MaxUses: req.MaxUses})
-	if err != nil {
-		return nil, fmt.Errorf("encode invite: %w", err)
-	}
-	if _, err := m.call(ctx, m.links.Member(), wire.TypeInviteCreate, fields); err != nil {
+	frame.MaxUses = req.MaxUses
+	var made wire.InviteCreated
+	if err := m.askOwner(ctx, wire.TypeInviteCreate, frame, &made); err != nil {
 		return nil, err
 	}
-	out := bus.MeshInvite{Mesh: m.joined.Slug, Invite: mesh.InviteLink(token), ExpiresAt: invite.ExpiresAt, MaxUses: req.MaxUses}
+	out := bus.MeshInvite{
+		Mesh: m.joined.Slug, Invite: mesh.InviteLink(frame.Token), ID: printable(made.ID), Code: printable(made.Code), ExpiresAt: frame.ExpiresAt, MaxUses: req.MaxUses,
+	}
+	if base, err := bridge.HTTPBase(req.BrokerURL); err == nil && out.Code != "" {
+		out.URL = base + "/i/" + out.Code
+	}
 	if u, err := url.Parse(req.BrokerURL); err == nil && isLoopback(u.Hostname()) {
 		out.Note = "the broker listens on this machine only: the invite works for other users and directories of this machine"
 	}
 	return out, nil
 }
 
-// newInvite signs an invite with the member's key; the broker accepts it only if that member owns the mesh.
-func (m *meshRun) newInvite(brokerURL, role string, expires time.Time) (mesh.Invite, string, error) {
-	root := make([]byte, 32) // the invite format asks for a root key; nothing is derived from it
-	if _, err := io.ReadFull(m.d.opt.Rand, root); err != nil {
-		return mesh.Invite{}, "", fmt.Errorf("make root key: %w", err)
+// newInvite signs an invite in both forms with the member's key; the broker accepts it only if that member owns the mesh. The key never leaves this machine.
+func (m *meshRun) newInvite(brokerURL, role string, expires time.Time) (f wire.InviteCreate, err error) {
+	var random [mesh.RootKeySize + 16]byte // the invite format asks for a root key; nothing is derived from it
+	if _, err := io.ReadFull(m.d.opt.Rand, random[:]); err != nil {
+		return f, fmt.Errorf("make root key: %w", err)
 	}
-	return mesh.NewInvite(m.member, mesh.Invite{
+	in, token, err := mesh.NewInvite(m.member, mesh.Invite{
 		MeshID: m.joined.MeshID, MeshSlug: m.joined.Slug, BrokerURL: brokerURL, ExpiresAt: expires.Unix(),
-		MeshRootKey: base64.RawURLEncoding.EncodeToString(root), Role: role,
+		MeshRootKey: base64.RawURLEncoding.EncodeToString(random[:mesh.RootKeySize]), Role: role,
 	})
+	if err != nil {
+		return f, err
+	}
+	f = wire.InviteCreate{Token: token, InviteID: hex.EncodeToString(random[mesh.RootKeySize:]), Role: in.Role, ExpiresAt: in.ExpiresAt}
+	f.SignatureV2 = m.member.Sign(mesh.InviteV2String(in.MeshID, f.InviteID, in.ExpiresAt, in.Role, in.OwnerPubkey))
+	return f, nil
+}
+
+// askOwner makes a request that only the owner may make.
+func (m *meshRun) askOwner(ctx context.Context, op string, in, out any) error {
+	fields, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", op, err)
+	}
+	reply, err := m.call(ctx, m.links.Member(), op, fields)
+	if err != nil {
+		return err
+	}
+	if err := wire.Decode(reply, out); err != nil {
+		return fmt.Errorf("read answer to %s: %w", op, err)
+	}
+	return nil
+}
+
+func (d *Daemon) listInvites(ctx context.Context, c *bus.Call) (any, error) {
+	var req bus.InviteQuery
+	if err := c.Decode(&req); err != nil {
+		return nil, err
+	}
+	m, err := d.mesh(req.Mesh)
+	if err != nil {
+		return nil, err
+	}
+	var list wire.Invites
+	if err := m.askOwner(ctx, wire.TypeInviteList, struct{}{}, &list); err != nil {
+		return nil, err
+	}
+	out := bus.InviteList{Mesh: m.joined.Slug, Invites: make([]bus.InviteInfo, 0, len(list.Invites))}
+	for _, i := range list.Invites {
+		out.Invites = append(out.Invites, inviteInfo(i))
+	}
+	return out, nil
+}
+
+func (d *Daemon) revokeInvite(ctx context.Context, c *bus.Call) (any, error) {
+	var req bus.InviteQuery
+	if err := c.Decode(&req); err != nil {
+		return nil, err
+	}
+	m, err := d.mesh(req.Mesh)
+	if err != nil {
+		return nil, err
+	}
+	var was wire.InviteRevoked
+	if err := m.askOwner(ctx, wire.TypeInviteRevoke, wire.InviteRevoke{Invite: req.Invite}, &was); err != nil {
+		return nil, err
+	}
+	return bus.InviteList{Mesh: m.joined.Slug, Invites: []bus.InviteInfo{inviteInfo(was.Was)}}, nil
+}
+
+func inviteInfo(i wire.InviteInfo) bus.InviteInfo {
+	return bus.InviteInfo{
+		ID: printable(i.ID), Code: printable(i.Code), Role: printable(i.Role), ExpiresAt: i.ExpiresAt, MaxUses: i.MaxUses, Used: i.Used, Revoked: i.Revoked,
+		CreatedAt: i.CreatedAt,
+	}
 }

@@ -79,6 +79,12 @@ func (d *Daemon) adopt(j mesh.Joined, name string, already bool) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("save membership: %w", storeError(err))
 	}
+	// What is kept of the same mesh from before it was left.
+	for _, rename := range []func(context.Context, string, string) error{d.outbox.RenameMesh, d.inbox.RenameMesh, d.session.RenameMesh} {
+		if err := rename(d.ctx, "*"+retirement(j), j.Slug); err != nil {
+			return nil, err
+		}
+	}
 	if err := d.attach(j); err != nil {
 		return nil, fmt.Errorf("attach mesh: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"claudemesh/bridge"
@@ -31,6 +32,11 @@ type meshRun struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
+
+	gate sync.RWMutex // held while a row is accepted
+	left bool         // guarded by gate: the mesh is not joined any more
+
+	leaving atomic.Bool // this daemon has asked the broker to end the membership
 
 	mu      sync.Mutex
 	ended   error // why the links gave up for good, nil while they run
@@ -58,7 +64,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 		Slug: j.Slug, MeshID: j.MeshID, MemberID: j.MemberID, BrokerURL: j.BrokerURL, Member: member,
 		// No display name: the broker knows the one that the member joined with.
 		Hostname: host, Cwd: cwd, PID: os.Getpid(),
-		Dial: d.dial, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("mesh", j.Slug), Handler: m,
+		Dial: d.dial, TLS: d.tls, Clock: d.opt.Clock, Rand: d.opt.Rand, Log: d.opt.Log.With("mesh", j.Slug), Handler: m,
 	})
 	d.mu.Lock()
 	if _, taken := d.meshes[j.Slug]; taken {
@@ -73,7 +79,10 @@ func (d *Daemon) attach(j mesh.Joined) error {
 			m.mu.Lock()
 			m.ended = err
 			m.mu.Unlock()
-			d.notice(fmt.Sprintf("mesh %s: the broker ended this membership: %v", j.Slug, err))
+			if m.leaving.Load() {
+				return
+			}
+			d.notice(fmt.Sprintf("mesh %s: the broker ended this membership: %v; remove it here with: claudemesh leave %[1]s --local", j.Slug, err))
 		}
 	})
 	m.tasks.Go(m.drain)
@@ -98,7 +107,11 @@ func (d *Daemon) mesh(slug string) (*meshRun, error) {
 	if ok {
 		return m, nil
 	}
-	return nil, &bus.APIError{Code: 404, Reason: "mesh_not_joined", Detail: fmt.Sprintf("no mesh %q is joined here", slug), Data: map[string]any{"joined": d.slugs()}}
+	return nil, d.notJoined(slug)
+}
+
+func (d *Daemon) notJoined(slug string) error {
+	return &bus.APIError{Code: 404, Reason: "mesh_not_joined", Detail: fmt.Sprintf("no mesh %q is joined here", slug), Data: map[string]any{"joined": d.slugs()}}
 }
 
 func (d *Daemon) slugs() []string {

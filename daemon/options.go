@@ -31,6 +31,9 @@ type Options struct {
 	Processes session.Processes
 	// Dial connects to brokers that are not this daemon's own.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// CAFile is a PEM file of certificate authorities that brokers at wss:// may be certified by, beside those of the system. Empty: ca.pem in ConfigDir, if
+	// there is one. It is read for every connection.
+	CAFile string
 	// DisplayName names the member in meshes created or joined here; default: the user's name.
 	DisplayName string
 }

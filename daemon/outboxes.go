@@ -130,6 +130,9 @@ func (d *Daemon) requeue(ctx context.Context, c *bus.Call) (any, error) {
 		}
 		req.NewClientMessageID = id.String()
 	}
+	if _, err := d.mesh(old.Mesh); err != nil {
+		return nil, err // nothing would send it
+	}
 	if len(req.NewClientMessageID) > wire.MaxIDBytes {
 		return nil, &bus.APIError{Code: 400, Reason: "bad_id", Detail: fmt.Sprintf("an id has at most %d bytes", wire.MaxIDBytes)}
 	}

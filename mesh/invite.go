@@ -73,7 +73,7 @@ func InviteLink(token string) string { return "ic://join/" + token }
 var (
 	tokenForm = regexp.MustCompile(`^[A-Za-z0-9_-]{21,}$`)
 	joinPath  = regexp.MustCompile(`^(?:/[a-z]{2})?/join/([A-Za-z0-9_-]+)/?$`)
-	codePath  = regexp.MustCompile(`^(?:/[a-z]{2})?/i/([A-Za-z0-9]+)/?$`)
+	codePath  = regexp.MustCompile(`^(|/[A-Za-z0-9._~/-]{1,200})/i/([A-Za-z0-9]{1,64})/?$`)
 	codeForm  = regexp.MustCompile(`^[A-Za-z0-9]{6,16}$`)
 	idForm    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 )
@@ -123,32 +123,6 @@ func ParseInvite(s string) (Invite, string, error) {
 		return Invite{}, "", err
 	}
 	return in, token, nil
-}
-
-// InviteCode recognises the short forms, which a broker resolves: a link
-// http(s)://<host>[/<locale>]/i/<code>, the same without scheme (taken for https),
-// or a bare code of 6 to 16 letters and digits. base is the scheme and host to ask,
-// "" for a bare code.
-func InviteCode(s string) (base, code string, ok bool) {
-	s = strings.TrimSpace(s)
-	if len(s) > MaxInvite {
-		return "", "", false
-	}
-	if codeForm.MatchString(s) {
-		return "", s, true
-	}
-	if !strings.Contains(s, "://") && strings.Contains(s, "/i/") {
-		s = "https://" + s
-	}
-	u, ok := webURL(s)
-	if !ok {
-		return "", "", false
-	}
-	m := codePath.FindStringSubmatch(u.Path)
-	if m == nil {
-		return "", "", false
-	}
-	return u.Scheme + "://" + u.Host, m[1], true
 }
 
 func webURL(s string) (*url.URL, bool) {

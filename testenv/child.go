@@ -55,7 +55,7 @@ func runChild(text string) int {
 		err = daemon.Run(ctx, o)
 	} else {
 		err = daemon.ServeBroker(ctx, daemon.BrokerOptions{
-			Options: o, DataDir: j.DataDir, Listen: j.Listen, Ready: func(addr string) { fmt.Println(addr) },
+			Options: o, DataDir: j.DataDir, Listen: j.Listen, Ready: func(i daemon.BrokerInfo) { fmt.Println(i.Listen) },
 		})
 	}
 	if err != nil && ctx.Err() == nil {

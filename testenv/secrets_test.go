@@ -92,6 +92,8 @@ func TestNoSecretIsShown(t *testing.T) {
 		bus.OpMeshCreate: {bus.MeshCreate{Name: "second"}, bus.MeshCreate{Name: ""}, bus.MeshCreate{Name: "r", BrokerURL: "ws://127.0.0.1:1/ws", AdminTokenFile: tap.TokenFile}},
 		bus.OpMeshJoin:   {bus.MeshJoin{Invite: invite}, bus.MeshJoin{Invite: invite[:len(invite)-8] + "AAAAAAAA"}, bus.MeshJoin{Invite: userToken(m)}},
 		bus.OpMeshShare:  {bus.MeshShare{Mesh: "none"}}, // the one reply that exists to carry a secret was asked for above
+		bus.OpMeshRename: {bus.MeshRename{Mesh: team, Slug: "-"}, bus.MeshRename{Mesh: team, Slug: "x2"}}, bus.OpMeshLeave: {bus.MeshLeave{Mesh: team}, bus.MeshLeave{}},
+		bus.OpMeshDelete: {bus.MeshDelete{Mesh: "none"}}, bus.OpInviteList: {bus.InviteQuery{Mesh: team}}, bus.OpInviteRevoke: {bus.InviteQuery{Mesh: team, Invite: "x"}},
 		bus.OpSessionStart: {
 			bus.SessionStart{Mesh: team, Name: "carol", PID: os.Getpid(), ID: "carol"},
 			bus.SessionStart{Mesh: team, Name: "carol", PID: os.Getpid(), ID: "carol"},

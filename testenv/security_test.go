@@ -12,6 +12,7 @@ import (
 	"claudemesh/bus"
 	"claudemesh/mesh"
 	"claudemesh/testenv"
+	"claudemesh/wire"
 )
 
 func TestASessionReachesNothingOfAnother(t *testing.T) {
@@ -238,10 +239,20 @@ func TestWhatASessionMayAsk(t *testing.T) {
 			bus.OpShutdown: nil, bus.OpMeshCreate: bus.MeshCreate{Name: "mine"}, bus.OpMeshJoin: bus.MeshJoin{Invite: "x"}, bus.OpMeshShare: bus.MeshShare{Mesh: team},
 			bus.OpSessionStart: bus.SessionStart{Mesh: team, Name: "sub", PID: os.Getpid()}, bus.OpSessionEnd: bus.SessionID{ID: bob.Info.ID},
 			bus.OpOutboxRequeue: bus.Requeue{ID: "x"}, bus.OpTap: bus.TapRequest{},
+			bus.OpMeshRename: bus.MeshRename{Mesh: team, Slug: "mine"}, bus.OpMeshLeave: bus.MeshLeave{Mesh: team, Local: true}, bus.OpMeshDelete: bus.MeshDelete{Mesh: team},
+			bus.OpInviteList: bus.InviteQuery{Mesh: team}, bus.OpInviteRevoke: bus.InviteQuery{Mesh: team, Invite: "x"},
 		} {
 			refusal(t, testenv.Try(bob.Client, bus.DaemonSubject(bob.Info.ID, op), in, nil), 403, "forbidden")
 		}
 		if s := status(m); len(s.Meshes) != 2 || s.Sessions != 1 {
+			t.Errorf("status afterwards: %+v", s)
+		}
+	})
+	t.Run("what decides about the mesh is no call either, which would go over the owner's connection", func(t *testing.T) {
+		for _, op := range []string{wire.TypeInviteCreate, wire.TypeInviteList, wire.TypeInviteRevoke, wire.TypeMeshRename, wire.TypeMeshDelete, wire.TypeMeshLeave} {
+			refusal(t, testenv.Try(bob.Client, bus.CallSubject(team, bob.Info.ID, op), map[string]any{"slug": team}, nil), 400, "bad_operation")
+		}
+		if s := status(m); len(s.Meshes) != 2 {
 			t.Errorf("status afterwards: %+v", s)
 		}
 	})

@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// Frame types. The names are fixed by the reference protocol, except TypeReceipt, TypeInviteCreate and TypeInviteCreated, which are ours.
+// Frame types. The names are fixed by the reference protocol, except TypeReceipt and those of invites and of the mesh itself, which are ours.
 const (
 	TypeHello         = "hello"
 	TypeSessionHello  = "session_hello"
@@ -29,6 +29,16 @@ const (
 	TypeLeaveGroup    = "leave_group"
 	TypeInviteCreate  = "invite_create"
 	TypeInviteCreated = "invite_created"
+	TypeInviteList    = "invite_list"
+	TypeInvites       = "invites"
+	TypeInviteRevoke  = "invite_revoke"
+	TypeInviteRevoked = "invite_revoked"
+	TypeMeshRename    = "mesh_rename"
+	TypeMeshRenamed   = "mesh_renamed"
+	TypeMeshDelete    = "mesh_delete"
+	TypeMeshDeleted   = "mesh_deleted"
+	TypeMeshLeave     = "mesh_leave"
+	TypeMeshLeft      = "mesh_left"
 
 	TypeMessageStatus       = "message_status"
 	TypeMessageStatusResult = "message_status_result"

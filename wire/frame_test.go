@@ -99,6 +99,14 @@ func TestDecodeValidates(t *testing.T) {
 		{"settings of what cannot be set", MeshSettings{SelfEditable: map[string]bool{"permission": true}}, &MeshSettings{}, false},
 		{"an invite for nobody", InviteCreate{Token: "t"}, &InviteCreate{}, false},
 		{"an invite", InviteCreate{Token: "t", MaxUses: 1}, &InviteCreate{}, true},
+		{"an invite that nobody signed", InviteCreate{MaxUses: 1, InviteID: "i", Role: "member"}, &InviteCreate{}, false},
+		{"an invite by capability", InviteCreate{MaxUses: 1, InviteID: "i", Role: "member", SignatureV2: "s"}, &InviteCreate{}, true},
+		{"an invite whose id has separators", InviteCreate{MaxUses: 1, InviteID: "i|j", Role: "member", SignatureV2: "s"}, &InviteCreate{}, false},
+		{"an invite to a role of its own", InviteCreate{MaxUses: 1, InviteID: "i", Role: "king", SignatureV2: "s"}, &InviteCreate{}, false},
+		{"the end of no invite", InviteRevoke{}, &InviteRevoke{}, false},
+		{"a rename to nothing", MeshRename{}, &MeshRename{}, false},
+		{"a rename", MeshRename{Slug: "s"}, &MeshRename{}, true},
+		{"the end of no mesh", MeshDelete{}, &MeshDelete{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data, err := json.Marshal(c.in)
@@ -257,7 +265,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		for _, v := range []any{
-			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{},
+			&Hello{}, &SessionHello{}, &Send{}, &Push{}, &ClientAck{}, &Receipt{}, &PeersList{}, &HelloAck{}, &JoinGroup{}, &InviteCreate{}, &InviteRevoke{}, &Invites{}, &MeshRename{}, &MeshDelete{},
 			&VaultSet{}, &VaultGet{}, &VaultKey{}, &VaultGetResult{}, &VaultListResult{}, &FileRef{}, &FileURL{}, &ListFiles{}, &FileList{}, &FileStatusResult{}, &GrantFileAccess{}, &FileDeleted{},
 			&SetState{}, &GetState{}, &DeleteState{}, &ListState{}, &StateResult{}, &StateList{}, &StateChange{}, &Remember{}, &Recall{}, &Forget{}, &MemoryResults{},
 			&ShareSkill{}, &GetSkill{}, &ListSkills{}, &RemoveSkill{}, &SkillData{}, &SkillList{}, &SkillChange{}, &MeshInfo{},

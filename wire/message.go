@@ -199,6 +199,9 @@ const (
 	CodeNotFound            = "not_found"
 	CodeLimit               = "limit"
 	CodeUnavailable         = "unavailable"
+	CodeConflict            = "conflict"
+	CodeMeshDeleted         = "mesh_deleted"
+	CodeLeft                = "left"
 	CodeInvalidArgument     = "invalid_argument"
 	CodeAmbiguousPrefix     = "ambiguous_prefix"
 )
@@ -206,5 +209,7 @@ const (
 // WebSocket close codes beyond RFC 6455.
 const (
 	CloseKicked = 4001
+	// CloseBanned ends a membership for good. Its reason is "banned", or CodeMeshDeleted or CodeLeft: a reference client, which knows the code only, does
+	// the right thing in each case.
 	CloseBanned = 4002
 )

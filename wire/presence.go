@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"claudemesh/mesh"
@@ -164,60 +163,4 @@ type PeerEvent struct {
 	Groups     []mesh.Group `json:"groups,omitempty"`
 	LastSeenAt string       `json:"lastSeenAt,omitempty"`
 	Summary    string       `json:"summary,omitempty"`
-}
-
-// InviteCreate registers a signed v1 invite with the broker, so that /join can count its uses. Only the mesh owner may. Ours.
-type InviteCreate struct {
-	Type    string `json:"type"`
-	Token   string `json:"invite_token"`
-	MaxUses int    `json:"max_uses"`
-	ReqID   string `json:"_reqId,omitempty"`
-}
-
-// Validate checks presence and lengths; the token itself is checked by mesh.ParseInvite.
-func (i InviteCreate) Validate() error {
-	if i.MaxUses < 1 || i.MaxUses > 1000 {
-		return fmt.Errorf("%w: max_uses must be 1 to 1000", ErrInvalid)
-	}
-	return firstError(required("invite_token", i.Token), tooLong("invite_token", i.Token, MaxTextBytes))
-}
-
-// InviteCreated answers InviteCreate.
-type InviteCreated struct {
-	Type      string `json:"type"`
-	ExpiresAt int64  `json:"expires_at"` // Unix seconds
-	MaxUses   int    `json:"max_uses"`
-	ReqID     string `json:"_reqId,omitempty"`
-}
-
-// JoinRequest is the body of POST /join: a v1 invite and the key that wants to become a member.
-type JoinRequest struct {
-	InviteToken   string          `json:"invite_token"`
-	InvitePayload json.RawMessage `json:"invite_payload"`
-	PeerPubkey    string          `json:"peer_pubkey"`
-	DisplayName   string          `json:"display_name"`
-}
-
-// JoinReply answers POST /join. Error is a machine name of the reference (invite_expired, …).
-type JoinReply struct {
-	OK            bool   `json:"ok"`
-	MemberID      string `json:"memberId,omitempty"`
-	AlreadyMember bool   `json:"alreadyMember,omitempty"`
-	Error         string `json:"error,omitempty"`
-}
-
-// CreateMeshRequest is the body of POST /cli/mesh/create, with the broker's admin token as bearer. Pubkey becomes owner and first member.
-type CreateMeshRequest struct {
-	Name        string `json:"name"`
-	Pubkey      string `json:"pubkey"`
-	DisplayName string `json:"display_name,omitempty"`
-}
-
-// CreateMeshReply answers it; Error is set when the mesh was not made.
-type CreateMeshReply struct {
-	ID       string `json:"id,omitempty"`
-	Slug     string `json:"slug,omitempty"`
-	Name     string `json:"name,omitempty"`
-	MemberID string `json:"member_id,omitempty"`
-	Error    string `json:"error,omitempty"`
 }
