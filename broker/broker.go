@@ -91,8 +91,8 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 		cfg: cfg, lim: cfg.Limits.withDefaults(), clock: cfg.Clock, log: cfg.Log, started: cfg.Clock.Now(),
 		figures: newFigures(), meshes: map[string]*meshState{}, gone: map[string]goneRecord{}, codes: map[string]codeOf{}, sockets: map[*conn]struct{}{},
 		apiKeys: map[string]*apiKey{}, closing: make(chan struct{}), calls: map[string]*serviceCall{},
-		upgrader: websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: writeDeadline},
 	}
+	b.upgrader = websocket.Upgrader{ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{}, HandshakeTimeout: b.lim.WriteDeadline}
 	b.hooks = newHookLimiter()
 	var err error
 	if b.used, err = lru.New[string, struct{}](usedSignatures); err != nil {

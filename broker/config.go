@@ -44,6 +44,7 @@ type Limits struct {
 	Conns             int           // 4096 sockets in all
 	Unauthenticated   int           // 256 sockets that have not said hello yet; of more, the longest silent are closed
 	HelloDeadline     time.Duration // 10 s from upgrade to hello
+	WriteDeadline     time.Duration // 10 s for a client to take one frame; then it is cut off
 	MaxStore          int64         // 1 GiB of disk for all streams together
 	Retention         time.Duration // 30 days: life of undelivered mail and of the memory of client message ids
 	MailboxDepth      int           // 10,000 messages waiting in one mailbox, give or take those being accepted; a direct send to a full one is refused, a multicast skips it
@@ -77,6 +78,7 @@ func (l Limits) withDefaults() Limits {
 	l.Conns = cmp.Or(l.Conns, 4096)
 	l.Unauthenticated = cmp.Or(l.Unauthenticated, 256)
 	l.HelloDeadline = cmp.Or(l.HelloDeadline, 10*time.Second)
+	l.WriteDeadline = cmp.Or(l.WriteDeadline, 10*time.Second)
 	l.MaxStore = cmp.Or(l.MaxStore, 1<<30)
 	l.Retention = cmp.Or(l.Retention, 30*24*time.Hour)
 	l.MailboxDepth = cmp.Or(l.MailboxDepth, 10_000)
@@ -121,7 +123,6 @@ var (
 const (
 	pingEvery     = 30 * time.Second // WebSocket pings to every registered connection
 	readDeadline  = 75 * time.Second // a socket that answers none for this long is dead
-	writeDeadline = 10 * time.Second // one frame
 	lingerFor     = time.Second      // after a close frame, for the peer's
 	graceful      = time.Second      // for a hello, however many sockets are waiting
 	storeDeadline = 10 * time.Second // one request to JetStream

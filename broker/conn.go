@@ -121,12 +121,11 @@ func (c *conn) read() {
 	helloBy := time.Now().Add(c.b.lim.HelloDeadline)
 	c.ws.SetReadDeadline(helloBy)
 	alive := func() {
-		c.heard.Store(c.b.now().UnixMilli())
 		if c.mesh != nil && c.ctx.Err() == nil {
 			c.ws.SetReadDeadline(time.Now().Add(readDeadline))
 		}
 	}
-	c.ws.SetPongHandler(func(string) error { alive(); return nil })
+	c.ws.SetPongHandler(func(string) error { c.hear(); alive(); return nil })
 	for {
 		_, data, err := c.ws.ReadMessage()
 		if err != nil {
@@ -159,6 +158,9 @@ func (c *conn) survive(data []byte) (ok bool) {
 	return true
 }
 
+// hear notes a sign of life.
+func (c *conn) hear() { c.heard.Store(c.b.now().UnixMilli()) }
+
 func (c *conn) write() {
 	ping := c.b.clock.NewTicker(pingEvery)
 	defer ping.Stop()
@@ -177,12 +179,12 @@ func (c *conn) write() {
 				continue
 			}
 		case <-ping.Chan():
-			if greeted && c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeDeadline)) != nil {
+			if greeted && c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(c.b.lim.WriteDeadline)) != nil {
 				c.cut()
 			}
 			continue
 		}
-		c.ws.SetWriteDeadline(time.Now().Add(writeDeadline))
+		c.ws.SetWriteDeadline(time.Now().Add(c.b.lim.WriteDeadline))
 		if err := c.ws.WriteMessage(websocket.TextMessage, f.data); err != nil {
 			c.cut()
 			continue

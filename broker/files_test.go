@@ -76,7 +76,7 @@ func (r *rig) mustUpload(u upload) string {
 }
 
 // fetch gets a URL that get_file gave.
-func (r *rig) fetch(url string) (int, string, http.Header) {
+func (r *rig) fetchURL(url string) (int, string, http.Header) {
 	r.t.Helper()
 	rest, ok := strings.CutPrefix(url, "http://127.0.0.1:1")
 	if !ok {
@@ -157,14 +157,14 @@ func TestAFileGoesAround(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	t.Run("the url works once, for nobody a second time", func(t *testing.T) {
-		status, data, h := r.fetch(got.URL)
+		status, data, h := r.fetchURL(got.URL)
 		if status != http.StatusOK || data != string(body) || h.Get("Content-Type") != "application/octet-stream" || !strings.HasPrefix(h.Get("Content-Disposition"), "attachment") {
 			t.Errorf("%d %d bytes %v", status, len(data), h)
 		}
-		if status, _, _ := r.fetch(got.URL); status != http.StatusNotFound {
+		if status, _, _ := r.fetchURL(got.URL); status != http.StatusNotFound {
 			t.Error(status)
 		}
-		if status, _, _ := r.fetch(strings.TrimSuffix(got.URL, got.URL[len(got.URL)-4:]) + "AAAA"); status != http.StatusNotFound {
+		if status, _, _ := r.fetchURL(strings.TrimSuffix(got.URL, got.URL[len(got.URL)-4:]) + "AAAA"); status != http.StatusNotFound {
 			t.Error(status)
 		}
 	})
@@ -315,7 +315,7 @@ func TestWhoGetsAFile(t *testing.T) {
 		if err := r.broker.RevokeMember(t.Context(), r.mesh.ID, carol.PublicKey()); err != nil {
 			t.Fatal(err)
 		}
-		if status, _, _ := r.fetch(got.URL); status != http.StatusForbidden {
+		if status, _, _ := r.fetchURL(got.URL); status != http.StatusForbidden {
 			t.Error(status)
 		}
 	})
@@ -385,7 +385,7 @@ func TestTheLargestFile(t *testing.T) {
 	body := bytes.Repeat([]byte("largest!"), mesh.MaxSealedFile/8)
 	id := r.mustUpload(upload{who: r.owner, body: body})
 	c := r.member(r.owner)
-	if status, data, _ := r.fetch(into[wire.FileURL](c, c.call(wire.TypeGetFile, ref(id))).URL); status != http.StatusOK || data != string(body) {
+	if status, data, _ := r.fetchURL(into[wire.FileURL](c, c.call(wire.TypeGetFile, ref(id))).URL); status != http.StatusOK || data != string(body) {
 		t.Errorf("%d, %d bytes", status, len(data))
 	}
 }
@@ -412,7 +412,7 @@ func TestFilesThatAreNotToPersist(t *testing.T) {
 	c := r.member(r.owner)
 	url := into[wire.FileURL](c, c.call(wire.TypeGetFile, ref(kept))).URL
 	clock.Advance(2 * time.Minute)
-	if status, _, _ := r.fetch(url); status != http.StatusNotFound {
+	if status, _, _ := r.fetchURL(url); status != http.StatusNotFound {
 		t.Errorf("a ticket of two minutes ago: %d", status)
 	}
 	clock.Advance(24 * time.Hour)
@@ -458,7 +458,7 @@ func TestWhatACrashLeavesOfAFile(t *testing.T) {
 		}
 	}
 	c := r.member(r.owner)
-	if status, data, _ := r.fetch(into[wire.FileURL](c, c.call(wire.TypeGetFile, ref(kept))).URL); status != http.StatusOK || data != "kept" {
+	if status, data, _ := r.fetchURL(into[wire.FileURL](c, c.call(wire.TypeGetFile, ref(kept))).URL); status != http.StatusOK || data != "kept" {
 		t.Errorf("%d %s", status, data)
 	}
 }

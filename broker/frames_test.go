@@ -114,7 +114,7 @@ func TestGarbage(t *testing.T) {
 }
 
 func TestASlowReaderHoldsUpNobody(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(c *Config) { c.Limits.WriteDeadline = time.Minute }) // it shall be slow, and not be cut off for it
 	bob, carol := r.addMember("bob"), r.addMember("carol")
 	// A raw socket whose receive window is small and which never reads after its hello.
 	d := websocket.Dialer{NetDial: func(network, addr string) (net.Conn, error) {

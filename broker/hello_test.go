@@ -159,6 +159,11 @@ func TestCapacity(t *testing.T) {
 		}
 	})
 	t.Run("unless one of those there has been silent for a while: it makes room", func(t *testing.T) {
+		r.until("both to be counted", func() bool {
+			r.broker.mu.RLock()
+			defer r.broker.mu.RUnlock()
+			return len(r.broker.silent) == 2
+		})
 		clock.Advance(graceful)
 		a2 := r.member(r.owner) // takes its own place
 		if code, reason := silent[0].closed(); code != websocket.ClosePolicyViolation || reason != "hello_timeout" {

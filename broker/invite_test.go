@@ -30,9 +30,9 @@ func (r *rig) share(owner *client, uses int, edit ...func(*wire.InviteCreate)) (
 
 func withoutToken(f *wire.InviteCreate) { f.Token = "" }
 
-// getJSON fetches a path and returns status and answer.
-func (r *rig) getJSON(path string) (int, map[string]any) {
-	return r.exchange(http.MethodGet, path, "", nil)
+// httpGet fetches a path and returns status and answer.
+func (r *rig) httpGet(path string) (int, map[string]any) {
+	return r.fetch(http.MethodGet, path, "", nil)
 }
 
 func TestCodes(t *testing.T) {
@@ -44,7 +44,7 @@ func TestCodes(t *testing.T) {
 
 	resolves := func(code, want string) {
 		t.Helper()
-		status, got := r.getJSON("/api/public/invite-code/" + code)
+		status, got := r.httpGet("/api/public/invite-code/" + code)
 		switch {
 		case want == "" && (status != 404 || got["found"] != false || got["token"] != nil):
 			t.Errorf("%s: %d %v", code, status, got)
@@ -60,7 +60,7 @@ func TestCodes(t *testing.T) {
 		}
 	})
 	t.Run("a code without a token says that it is for a claim", func(t *testing.T) {
-		if status, got := r.getJSON("/api/public/invite-code/" + bare.Code); status != 200 || got["found"] != true || got["token"] != nil || got["version"] != 2.0 {
+		if status, got := r.httpGet("/api/public/invite-code/" + bare.Code); status != 200 || got["found"] != true || got["token"] != nil || got["version"] != 2.0 {
 			t.Errorf("%d %v", status, got)
 		}
 	})
@@ -136,18 +136,18 @@ func TestCodes(t *testing.T) {
 		clock.Advance(time.Hour)
 		refusedAt := 0
 		for i := range codeLookups + 1 {
-			if status, _ := r.getJSON("/api/public/invite-code/ZZZZZZZZ"); status == http.StatusTooManyRequests {
+			if status, _ := r.httpGet("/api/public/invite-code/ZZZZZZZZ"); status == http.StatusTooManyRequests {
 				refusedAt = i
 			}
 		}
 		if refusedAt != codeLookups {
 			t.Errorf("refused at %d", refusedAt)
 		}
-		if status, _ := r.exchange(http.MethodPost, "/invites/ZZZZZZZZ/claim", "", map[string]any{}); status != http.StatusTooManyRequests {
+		if status, _ := r.fetch(http.MethodPost, "/invites/ZZZZZZZZ/claim", "", map[string]any{}); status != http.StatusTooManyRequests {
 			t.Errorf("a claim is not counted: %d", status)
 		}
 		clock.Advance(codeLookupEvery)
-		if status, _ := r.getJSON("/api/public/invite-code/ZZZZZZZZ"); status != 404 {
+		if status, _ := r.httpGet("/api/public/invite-code/ZZZZZZZZ"); status != 404 {
 			t.Errorf("still refused: %d", status)
 		}
 	})
@@ -160,7 +160,7 @@ func TestClaim(t *testing.T) {
 	inv, _ := r.share(owner, 2, withoutToken)
 	claim := func(code string, body map[string]any) (int, map[string]any) {
 		clock.Advance(time.Minute) // out of the limit's way
-		return r.exchange(http.MethodPost, "/invites/"+code+"/claim", "", body)
+		return r.fetch(http.MethodPost, "/invites/"+code+"/claim", "", body)
 	}
 	used := func() int {
 		return into[wire.Invites](owner, owner.call(wire.TypeInviteList, map[string]any{})).Invites[0].Used

@@ -19,8 +19,8 @@ import (
 	"claudemesh/wire"
 )
 
-// exchange sends a request and returns status and JSON answer; auth is the Authorization header.
-func (r *rig) exchange(method, path, auth string, body any) (int, map[string]any) {
+// fetch sends a request and returns status and JSON answer; auth is the Authorization header.
+func (r *rig) fetch(method, path, auth string, body any) (int, map[string]any) {
 	r.t.Helper()
 	req, err := http.NewRequest(method, r.http.URL+path, bytes.NewReader(mustJSON(r.t, body)))
 	if err != nil {
@@ -45,7 +45,7 @@ func (r *rig) exchange(method, path, auth string, body any) (int, map[string]any
 func (r *rig) as(who mesh.Identity, method, path string, body any) (int, map[string]any) {
 	r.t.Helper()
 	sum := sha256.Sum256(mustJSON(r.t, body))
-	return r.exchange(method, path, mesh.SignHTTP(who, method, path, r.mesh.ID, hex.EncodeToString(sum[:]), r.now()), body)
+	return r.fetch(method, path, mesh.SignHTTP(who, method, path, r.mesh.ID, hex.EncodeToString(sum[:]), r.now()), body)
 }
 
 func (r *rig) text(path string) string {

@@ -12,17 +12,17 @@ import (
 func TestFiguresAreForOperators(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.AdminTokenHash = sha256.Sum256([]byte("secret")) })
 	for _, path := range []string{"/metrics", "/status"} {
-		if status, got := r.getJSON(path); status != 401 || got["error"] != "missing_bearer_token" {
+		if status, got := r.httpGet(path); status != 401 || got["error"] != "missing_bearer_token" {
 			t.Errorf("%s: %d %v", path, status, got)
 		}
-		if status, _ := r.exchange(http.MethodGet, path, "Bearer wrong", nil); status != 401 {
+		if status, _ := r.fetch(http.MethodGet, path, "Bearer wrong", nil); status != 401 {
 			t.Errorf("%s: %d", path, status)
 		}
 	}
-	if status, got := r.exchange(http.MethodGet, "/status", "Bearer secret", nil); status != 200 || got["meshes"] != 1.0 || got["members"] != 1.0 || got["status"] != "ok" {
+	if status, got := r.fetch(http.MethodGet, "/status", "Bearer secret", nil); status != 200 || got["meshes"] != 1.0 || got["members"] != 1.0 || got["status"] != "ok" {
 		t.Errorf("%d %v", status, got)
 	}
-	if status, got := newRig(t).getJSON("/metrics"); status != 403 || got["error"] != "admin_disabled" {
+	if status, got := newRig(t).httpGet("/metrics"); status != 403 || got["error"] != "admin_disabled" {
 		t.Errorf("without an admin token: %d %v", status, got)
 	}
 }

@@ -66,7 +66,7 @@ func (b *Broker) register(c *conn, meshID, memberPubkey, memberID, name string, 
 	case !explicit:
 		c.groups = slices.Clone(who.Groups)
 	}
-	c.heard.Store(now.UnixMilli())
+	c.hear()
 	m.applyHook(c, now)
 	silent, told, bye := c.takeOver(m, m.replacedBy(c, memberPubkey), explicit)
 	var forget []string

@@ -35,7 +35,7 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc(b.signed(routeDelete, b.serveDelete))
 	mux.HandleFunc(b.signed(routeUpload, b.upload))
 	mux.HandleFunc(b.signed(routeDownload, b.download))
-	mux.HandleFunc(routeTicket, b.redeem)
+	mux.HandleFunc(routeTicket, b.redeemTicket)
 	mux.HandleFunc("POST /hook/{mesh}/{secret}", b.serveWebhook)
 	mux.HandleFunc(b.signed(routeGrants, b.serveGrants))
 	mux.HandleFunc(b.signed(routeMembers, b.serveMembers))

@@ -55,7 +55,7 @@ func (b *Broker) httpBase() (string, error) {
 }
 
 // redeem serves a file to whoever holds the ticket. The rights of the member it was made for are checked again.
-func (b *Broker) redeem(w http.ResponseWriter, r *http.Request) {
+func (b *Broker) redeemTicket(w http.ResponseWriter, r *http.Request) {
 	key := sha256.Sum256([]byte(r.PathValue("ticket")))
 	t, ok := b.files.tickets.Peek(key)
 	// Removing it is what makes it one-time: of two requests one gets it.

@@ -152,7 +152,7 @@ func (s *eventStream) send(event, id string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}
-	if err := s.rc.SetWriteDeadline(time.Now().Add(writeDeadline)); err != nil {
+	if err := s.rc.SetWriteDeadline(time.Now().Add(s.b.lim.WriteDeadline)); err != nil {
 		return fmt.Errorf("write event: %w", err)
 	}
 	text := "event: " + event + "\n"

@@ -69,7 +69,7 @@ func (m *meshRun) recipient(ctx context.Context, to string) (*recipient, error) 
 func (m *meshRun) memberCandidates(ctx context.Context) ([]mesh.Candidate, error) {
 	all := map[string]mesh.Candidate{}
 	if len(m.links.Member().State().Capabilities) > 0 {
-		reply, err := m.call(ctx, m.links.Member(), "member_list", nil)
+		reply, err := m.call(ctx, m.links.Member(), wire.TypeMemberList, nil)
 		var api *bus.APIError
 		switch {
 		case errors.As(err, &api) && api.Reason == "broker_refused": // an older broker of ours
