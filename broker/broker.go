@@ -157,6 +157,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b.workers.Go(b.settler.run)
 	b.workers.Go(func() { b.files.sweepLoop(b.run) })
 	b.workers.Go(func() { b.sweepStatus(b.run) })
+	b.workers.Go(func() { b.renewLeases(b.run) })
 	if !cfg.Unsynced {
 		b.committer = newCommitter(b.store)
 		go b.committer.run() // Close waits for it, behind everybody who may still use it

@@ -15,6 +15,7 @@
 //     it starts again from there, and leaves out what it finds written. That is the normal way too: there is no second one.
 //   - A mailbox is a subject (mesh, key). A connection reads the mailboxes of the keys it has proven, from the oldest reference on; new ones reach it by
 //     the stream's republished copies, and a gap in those sends it back to the stream.
+//   - A push that is not acknowledged within 30 s is pushed again, on the same connection or the next one.
 //   - A reference is deleted when a client acknowledges the push, or, for clients that never do (the reference up to 1.30), when the socket took the
 //     bytes and no acknowledging connection reads the same mailbox.
 //   - Receipts are mail of their own (subject rcp), addressed to the sending member.

@@ -3,7 +3,6 @@ package broker
 import (
 	"encoding/json"
 	"errors"
-	"strconv"
 	"sync"
 	"time"
 
@@ -24,6 +23,8 @@ type pump struct {
 	running bool
 	more    bool // look again before you end
 	over    bool
+
+	repeating bool // a round of again is under way
 
 	mu      sync.Mutex
 	waiting map[string]waiting               // pushed, neither acknowledged nor given up; by broker message id or mail id
@@ -169,15 +170,13 @@ func (p *pump) deliver(b *box, seq, prev uint64, data []byte, gated bool) error 
 		b.reached(seq, gated, false)
 		return nil
 	}
-	w := waiting{subject: b.subject, key: b.key, seq: seq, prev: prev}
+	w := waiting{subject: b.subject, key: b.key, seq: seq, prev: prev, at: c.b.now()}
 	var id string
 	var encoded []byte
 	var err error
 	if m.Receipt != nil {
-		r := *m.Receipt
-		r.MailID = "r" + strconv.FormatUint(seq, 10)
-		id = r.MailID
-		encoded, err = wire.Encode(r)
+		id = receiptID(seq)
+		encoded, err = receiptFrame(*m.Receipt, seq)
 	} else {
 		var rec *accepted
 		rec, err = c.b.store.record(c.ctx, m.Accept)

@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/hashicorp/golang-lru/v2/simplelru"
+import (
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
 
 // maxEarly is how many ids a connection may acknowledge before they are pushed on it; of more, the oldest are forgotten and come again.
 const maxEarly = 1024
@@ -13,6 +17,7 @@ type waiting struct {
 	prev    uint64 // the entry before it, see settlement
 	cmid    string
 	sender  string // public key of the sending member; "" for a receipt
+	at      time.Time
 }
 
 // What hold did.
