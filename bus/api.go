@@ -432,7 +432,7 @@ type SessionInfo struct {
 	Link      string       `json:"link"`
 	LinkError string       `json:"link_error,omitempty"` // why it is not open, e.g. that the session was kicked
 	StartedAt int64        `json:"started_at"`
-	Unread    int          `json:"unread"`
+	Unread    int          `json:"unread"` // of session-list only: it has to be counted
 	// MessageMode is the member's choice: push, inbox (messages are not shown unasked) or off (the same). Empty until a broker was reached.
 	MessageMode string `json:"message_mode,omitempty"`
 	// TokenFile is where the daemon wrote the session's token (0600): only in the reply to session-register.

@@ -90,7 +90,7 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 		return nil, errors.Join(err, d.endSession(ctx, s.ID))
 	}
 	d.opt.Log.Info("session_registered", "session", s.ID, "mesh", s.Mesh, "name", s.Name, "pid", s.PID)
-	info := d.sessionInfo(ctx, s)
+	info := d.sessionInfo(s)
 	info.TokenFile = path
 	return info, nil
 }
