@@ -44,6 +44,7 @@ type Limits struct {
 	Conns             int           // 4096 sockets in all
 	Unauthenticated   int           // 256 sockets that have not said hello yet; of more, the longest silent are closed
 	HelloDeadline     time.Duration // 10 s from upgrade to hello
+	Lease             time.Duration // 30 s from a push to its acknowledgement; then it is pushed again
 	WriteDeadline     time.Duration // 10 s for a client to take one frame; then it is cut off
 	MaxStore          int64         // 1 GiB of disk for all streams together
 	Retention         time.Duration // 30 days: life of undelivered mail and of the memory of client message ids
@@ -78,6 +79,7 @@ func (l Limits) withDefaults() Limits {
 	l.Conns = cmp.Or(l.Conns, 4096)
 	l.Unauthenticated = cmp.Or(l.Unauthenticated, 256)
 	l.HelloDeadline = cmp.Or(l.HelloDeadline, 10*time.Second)
+	l.Lease = cmp.Or(l.Lease, 30*time.Second)
 	l.WriteDeadline = cmp.Or(l.WriteDeadline, 10*time.Second)
 	l.MaxStore = cmp.Or(l.MaxStore, 1<<30)
 	l.Retention = cmp.Or(l.Retention, 30*24*time.Hour)

@@ -14,12 +14,9 @@ import (
 	"claudemesh/wire"
 )
 
-// What a client that acknowledges was pushed and has not acknowledged is its own for leaseFor. Then it is pushed again on the same connection: the client
+// What a client that acknowledges was pushed and has not acknowledged is its own for Limits.Lease. Then it is pushed again on the same connection: the client
 // may have lost it between its socket and its store, and would otherwise get it with its next connection only.
-const (
-	leaseFor   = 30 * time.Second
-	leaseEvery = 15 * time.Second
-)
+const leaseEvery = 15 * time.Second
 
 // renewLeases pushes again what is overdue, until ctx ends.
 func (b *Broker) renewLeases(ctx context.Context) {
@@ -58,7 +55,7 @@ func (p *pump) again(now time.Time) {
 	p.mu.Lock()
 	var late []overdue
 	for id, w := range p.waiting {
-		if now.Sub(w.at) >= leaseFor {
+		if now.Sub(w.at) >= p.c.b.lim.Lease {
 			late = append(late, overdue{id, w})
 			w.at = now
 			p.waiting[id] = w

@@ -10,7 +10,8 @@ import (
 
 func TestAPushThatIsNotAcknowledgedComesAgain(t *testing.T) {
 	clock, withClock := fakeClock(time.Now())
-	r := newRig(t, withClock)
+	const lease = 30 * time.Second
+	r := newRig(t, withClock, func(c *Config) { c.Limits.Lease = lease })
 	bob := r.addMember("bob")
 	a, b := r.member(r.owner), r.member(bob)
 	const n = 5
@@ -23,7 +24,7 @@ func TestAPushThatIsNotAcknowledgedComesAgain(t *testing.T) {
 	r.mailIn(r.mailboxOf(bob), n-1)
 
 	t.Run("on the same connection, in order, but for what was acknowledged", func(t *testing.T) {
-		clock.Advance(leaseFor + leaseEvery)
+		clock.Advance(lease + leaseEvery)
 		for _, i := range []int{0, 2, 3, 4} {
 			p := b.message()
 			if p.MessageID != first[i].MessageID || text(p) != fmt.Sprint(i) {
@@ -34,7 +35,7 @@ func TestAPushThatIsNotAcknowledgedComesAgain(t *testing.T) {
 		r.mailIn(r.mailboxOf(bob), 0)
 	})
 	t.Run("and not once it was", func(t *testing.T) {
-		clock.Advance(leaseFor + leaseEvery)
+		clock.Advance(lease + leaseEvery)
 		a.mustSend(sendFrame("last", bob.PublicKey(), "last"))
 		if p := b.message(); text(p) != "last" {
 			t.Errorf("%q", text(p))

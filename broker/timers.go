@@ -100,9 +100,10 @@ const never = math.MaxInt64
 func (b *Broker) sleep(ctx context.Context, then int64, wake <-chan struct{}) {
 	var over <-chan time.Time
 	if then != never {
-		timer := b.clock.NewTimer(min(unixMilli(then).Sub(b.now()), lookAgain))
+		now := b.now()
+		timer := b.clock.NewTimer(min(unixMilli(then).Sub(now), lookAgain))
 		defer timer.Stop()
-		if over = timer.Chan(); b.now().UnixMilli() >= then {
+		if over = timer.Chan(); b.now().UnixMilli() >= then || b.now().Sub(now) > time.Second {
 			return // the clock has been moved before the timer stood
 		}
 	}

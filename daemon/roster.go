@@ -18,11 +18,12 @@ type roster struct {
 	m    *meshRun
 	poke chan struct{} // capacity 1: list again
 
-	mu     sync.Mutex
-	live   []wire.Peer
-	listed bool // live is what the broker said since the link opened
-	known  []session.Peer
-	loaded bool
+	mu         sync.Mutex
+	live       []wire.Peer
+	departures int  // of peers, since the start
+	listed     bool // live is what the broker said since the link opened
+	known      []session.Peer
+	loaded     bool
 }
 
 func newRoster(m *meshRun) *roster { return &roster{m: m, poke: make(chan struct{}, 1)} }
@@ -62,11 +63,22 @@ func (r *roster) run() {
 
 // list reads the broker's list now and enters it into the directory.
 func (r *roster) list(ctx context.Context) error {
+	before := r.departed()
 	peers, err := r.m.listPeers(ctx)
 	if err != nil {
 		return err
 	}
-	return r.learn(ctx, peers)
+	err = r.learn(ctx, peers)
+	if r.departed() != before {
+		r.refresh() // somebody left while this list was on its way, and may stand in it
+	}
+	return err
+}
+
+func (r *roster) departed() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.departures
 }
 
 func (r *roster) learn(ctx context.Context, peers []wire.Peer) error {
@@ -113,6 +125,7 @@ func (r *roster) joined(e wire.PeerEvent) {
 func (r *roster) left(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.departures++
 	for i := range r.live {
 		if r.live[i].Pubkey == key {
 			r.live = append(r.live[:i:i], r.live[i+1:]...)
