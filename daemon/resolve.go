@@ -27,7 +27,10 @@ func (m *meshRun) resolveMember(ctx context.Context, c *bus.Call, self string) (
 	}
 	found, err := mesh.ResolveMember(target, all)
 	var unknown *mesh.ErrNotFound
-	if errors.As(err, &unknown) && m.online() {
+	if errors.As(err, &unknown) && !m.online() {
+		return nil, m.down() // not unknown, but not to be found out now
+	}
+	if errors.As(err, &unknown) {
 		// A broker that cannot list members, as the reference cannot, leaves it at that.
 		if more, listErr := m.members(ctx); listErr == nil {
 			found, err = mesh.ResolveMember(target, append(all, more...))
