@@ -25,9 +25,12 @@ const (
 	StateUndecryptable = "undecryptable" // it could not be opened: there is no text, and never will be
 )
 
-// Ways in which a message is handed to a session: the evidence of "surfaced".
+// Ways in which a message is handed to a session. The first four are rungs of the wake ladder: having been written there proves nothing yet, see docs/architecture.md.
 const (
 	ViaChannel = "channel" // written to the MCP client as notifications/claude/channel
+	ViaWake    = "wake"    // given to the client by an asyncRewake hook (claudemesh hook wait)
+	ViaHook    = "hook"    // given to the client by a hook at a turn boundary (claudemesh hook drain)
+	ViaDigest  = "digest"  // only counted in a summary of a flood: it stays unread
 	ViaInbox   = "inbox"   // read by the session with the inbox verb
 	ViaFollow  = "follow"  // printed by inbox --follow
 )
@@ -50,9 +53,14 @@ const (
 	OpSessionEnd    = "session-end"
 	OpSessionList   = "session-list"
 	OpSessionMe     = "session-me"
+	OpSessionAttach = "session-attach"
+	OpShim          = "shim"
+	OpHook          = "hook"
+	OpHookWait      = "hook-wait"
 	OpInboxList     = "inbox-list"
 	OpInboxSeen     = "inbox-seen"
 	OpInboxPending  = "inbox-pending"
+	OpInboxPushed   = "inbox-pushed"
 	OpInboxSurfaced = "inbox-surfaced"
 	OpOutboxList    = "outbox-list"
 	OpOutboxGet     = "outbox-get"
@@ -142,6 +150,15 @@ type InboxItem struct {
 	Seen            bool   `json:"seen"`
 	State           string `json:"state"` // delivered, surfaced, undecryptable
 	Reason          string `json:"reason,omitempty"`
+	// Kind is how it was addressed: dm, group, topic, broadcast, or reminder and event for what the broker itself says.
+	Kind string `json:"kind,omitempty"`
+	// Repeat: it was handed over before, without evidence that it was seen. What is shown must say so.
+	Repeat bool `json:"repeat,omitempty"`
+	// Trust is what this machine knows of the sender's member key: new (first contact), known, verified, changed (the name belonged to another key).
+	Trust string `json:"trust,omitempty"`
+	// SurfacedAt and SurfacedVia tell when and how it was surfaced, when State is surfaced: ISO-8601 UTC, and a Via constant.
+	SurfacedAt  string `json:"surfaced_at,omitempty"`
+	SurfacedVia string `json:"surfaced_via,omitempty"`
 }
 
 // InboxQuery selects messages. A session sees its own; user sees all.
@@ -150,7 +167,7 @@ type InboxQuery struct {
 	Unread   bool   `json:"unread,omitempty"`
 	Limit    int    `json:"limit,omitempty"` // default 100, at most 1000; the newest are kept, and as many as one reply holds (768 KiB)
 	MarkSeen bool   `json:"mark_seen,omitempty"`
-	Via      string `json:"via,omitempty"` // with MarkSeen by a session: how they were handed over
+	Via      string `json:"via,omitempty"` // with MarkSeen by a session: how they were handed over; of inbox-pending: the rung that asks
 }
 
 // InboxList answers inbox-list and inbox-pending, oldest first.
@@ -404,51 +421,6 @@ type InviteList struct {
 	Invites []InviteInfo `json:"invites"`
 }
 
-// SessionStart registers a running program as a session.
-type SessionStart struct {
-	ID        string       `json:"id,omitempty"` // minted when empty; one subject token
-	Mesh      string       `json:"mesh"`
-	Name      string       `json:"name"`
-	PID       int          `json:"pid"`
-	StartTime string       `json:"start_time,omitempty"` // as the operating system tells it; looked up when empty
-	Cwd       string       `json:"cwd,omitempty"`
-	Role      string       `json:"role,omitempty"`
-	Groups    []mesh.Group `json:"groups,omitempty"`
-	Caps      []string     `json:"caps,omitempty"` // absent: all that the member may
-	OnlyMesh  bool         `json:"only_mesh,omitempty"`
-}
-
-// SessionInfo describes a session: never its secret key, never its token.
-type SessionInfo struct {
-	ID        string       `json:"id"`
-	Mesh      string       `json:"mesh"`
-	Name      string       `json:"name"`
-	Pubkey    string       `json:"pubkey"`
-	PID       int          `json:"pid"`
-	Cwd       string       `json:"cwd"`
-	Role      string       `json:"role,omitempty"`
-	Groups    []mesh.Group `json:"groups"`
-	OnlyMesh  bool         `json:"only_mesh,omitempty"`
-	Link      string       `json:"link"`
-	LinkError string       `json:"link_error,omitempty"` // why it is not open, e.g. that the session was kicked
-	StartedAt int64        `json:"started_at"`
-	Unread    int          `json:"unread"` // of session-list only: it has to be counted
-	// MessageMode is the member's choice: push, inbox (messages are not shown unasked) or off (the same). Empty until a broker was reached.
-	MessageMode string `json:"message_mode,omitempty"`
-	// TokenFile is where the daemon wrote the session's token (0600): only in the reply to session-register.
-	TokenFile string `json:"token_file,omitempty"`
-}
-
-// SessionList answers session-list.
-type SessionList struct {
-	Sessions []SessionInfo `json:"sessions"`
-}
-
-// SessionID names a session.
-type SessionID struct {
-	ID string `json:"id"`
-}
-
 // TapRequest asks for the read-only credential, or ends it.
 type TapRequest struct {
 	Revoke bool `json:"revoke,omitempty"`
@@ -503,6 +475,11 @@ type Peer struct {
 	Mesh          string          `json:"mesh"`
 	IsSelf        bool            `json:"isSelf"`        // of the caller's own member
 	IsThisSession bool            `json:"isThisSession"` // the calling session itself
+	// Role is the session's own word on what it does. AllowedCaps is what its member limited it to; absent: everything its member may.
+	Role        string    `json:"role,omitempty"`
+	AllowedCaps *[]string `json:"allowed_caps,omitempty"`
+	// Wake tells how a session of this machine is woken; absent for those of others.
+	Wake *WakeInfo `json:"wake,omitempty"`
 }
 
 // ServiceLease is how long an offer of a service lasts without being repeated.

@@ -53,6 +53,7 @@ func sessionPermissions(g Grant) (*natsserver.Permissions, error) {
 	sub := []string{
 		InboxPrefix(g.Actor) + ".>",
 		SessionMsgSubject(g.Mesh, g.Actor),
+		WakeSubject(g.Mesh, g.Actor, "*"),
 		MemberMsgSubject(g.Mesh),
 		AllMsgSubject(g.Mesh),
 		pattern("mesh", g.Mesh, "msg", "topic", "*"),

@@ -22,7 +22,7 @@ const (
 var ErrBadSubject = errors.New("not a subject of this bus")
 
 // reserved are the words that stand in the actor's place of other subjects: a session of such a name could speak as something else.
-var reserved = map[string]bool{User: true, "tap": true, "msg": true, "event": true, "receipt": true, "send": true, "call": true}
+var reserved = map[string]bool{User: true, "tap": true, "msg": true, "event": true, "receipt": true, "send": true, "call": true, "wake": true}
 
 // SendSubject is where actor asks for a message to be accepted: mesh.<slug>.<actor>.send.<kind>.
 func SendSubject(slug, actor, kind string) string { return join("mesh", slug, actor, "send", kind) }
@@ -32,6 +32,10 @@ func CallSubject(slug, actor, op string) string { return join("mesh", slug, acto
 
 // SessionMsgSubject carries messages for one session: mesh.<slug>.msg.session.<id>.
 func SessionMsgSubject(slug, id string) string { return join("mesh", slug, "msg", "session", id) }
+
+// WakeSubject is where a session's programs are poked: mesh.<slug>.wake.<session id>.<rung>. On RungChannel it carries an [InboxItem] to be shown, on RungWake
+// nothing (ask with hook-wait), on RungNudge a [Nudge]. No stream keeps it: what is missed is asked for. Rung may be "*".
+func WakeSubject(slug, id, rung string) string { return pattern("mesh", slug, "wake", id, rung) }
 
 // MemberMsgSubject carries messages for the member of this home: mesh.<slug>.msg.member.
 func MemberMsgSubject(slug string) string { return join("mesh", slug, "msg", "member") }
@@ -75,7 +79,7 @@ func AnyDaemonOp(op string) string { return pattern("daemon", "*", op) }
 // Subject is a subject of the bus taken apart. Fields that its Kind does not have are empty.
 type Subject struct {
 	Kind SubjectKind
-	// Slug of the mesh; Actor who asks or, for a receipt, whose message it is.
+	// Slug of the mesh; Actor who asks or, for a receipt, whose message it is; for a wake, who is to wake.
 	Slug, Actor string
 	// Name is the send kind, the operation, the session id, group, topic, event kind or message id.
 	Name string
@@ -95,6 +99,7 @@ const (
 	KindAllMsg     SubjectKind = "msg.all"
 	KindEvent      SubjectKind = "event"
 	KindReceipt    SubjectKind = "receipt"
+	KindWake       SubjectKind = "wake"
 	KindDaemon     SubjectKind = "daemon"
 )
 
@@ -119,6 +124,8 @@ func (s Subject) String() string {
 		return join("mesh", s.Slug, "event", s.Name)
 	case KindReceipt:
 		return join("mesh", s.Slug, "receipt", s.Actor, s.Name)
+	case KindWake:
+		return join("mesh", s.Slug, "wake", s.Actor, s.Name)
 	case KindDaemon:
 		return DaemonSubject(s.Actor, s.Name)
 	}
@@ -153,6 +160,8 @@ func ParseSubject(subject string) (Subject, error) {
 		return Subject{Kind: KindEvent, Slug: t[1], Name: t[3]}, nil
 	case is(2, "receipt") && len(t) == 5:
 		return Subject{Kind: KindReceipt, Slug: t[1], Actor: t[3], Name: t[4]}, nil
+	case is(2, "wake") && len(t) == 5:
+		return Subject{Kind: KindWake, Slug: t[1], Actor: t[3], Name: t[4]}, nil
 	case is(2, "msg") || is(2, "event"):
 	case len(t) == 5 && (is(3, "send") || is(3, "call")):
 		return Subject{Kind: SubjectKind(raw[3]), Slug: t[1], Actor: t[2], Name: t[4]}, nil
