@@ -121,6 +121,8 @@ type HookEvent struct {
 	StopActive   bool   `json:"stop_active,omitempty"`  // of Stop: the turn went on because of a hook
 	PID          int    `json:"pid,omitempty"`          // of the client, when it tells
 	Drain        bool   `json:"drain,omitempty"`        // hand over what waits
+	// Seen are the ids of messages that the client's own words to its hook hold: it has put them before the model.
+	Seen []string `json:"seen,omitempty"`
 }
 
 // HookReply answers hook and hook-wait. What is in Items must be shown; More says what was left out.
@@ -129,7 +131,7 @@ type HookReply struct {
 	Mesh    string      `json:"mesh,omitempty"`
 	Name    string      `json:"name,omitempty"`
 	Items   []InboxItem `json:"items,omitempty"`
-	More    []Held      `json:"more,omitempty"`
+	More    []Withheld  `json:"more,omitempty"`
 	// TokenFile is set for a SessionStart of a client that nobody launched: what its programs need to act as the session.
 	TokenFile string `json:"token_file,omitempty"`
 	// Over ends a waiting hook: another one took its place, or the client is working.

@@ -55,6 +55,7 @@ type Daemon struct {
 	boxes    *mesh.Boxes
 
 	transfers *transfers
+	ladder    *ladder
 
 	started time.Time
 	notices []string
@@ -117,6 +118,8 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := d.openBus(ctx); err != nil {
 		return nil, err
 	}
+	d.ladder = newLadder(d)
+	d.tasks.Go(func() { d.ladder.run(d.ctx) })
 	if err := d.openBroker(ctx); err != nil {
 		return nil, err
 	}

@@ -26,6 +26,9 @@ func (d *Daemon) sessionInfo(s session.Session) bus.SessionInfo {
 			st := l.State()
 			info.Link, info.LinkError = string(st.Phase), st.Err
 		}
+		if c := d.ladder.of(s.ID); c != nil {
+			info.Wake = c.info()
+		}
 	}
 	return info
 }

@@ -74,6 +74,7 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	}
 	if replaced != nil {
 		d.server.Grants().Revoke(replaced.TokenHash)
+		d.ladder.leave(replaced.ID)
 		if old, err := d.mesh(replaced.Mesh); err == nil { // it may have been a session of another mesh
 			old.links.RemoveSession(replaced.ID)
 			old.forget(replaced.ID)
@@ -159,6 +160,7 @@ func (m *meshRun) join(s session.Session) error {
 	if err := m.links.AddSession(bridge.SessionIdentity{ID: s.ID, Name: s.Name, Key: key, Cwd: s.Cwd, PID: s.PID, Role: s.Role, Groups: groups}); err != nil {
 		return fmt.Errorf("open session link: %w", err)
 	}
+	m.d.ladder.join(m, s)
 	return nil
 }
 
@@ -177,6 +179,7 @@ func (m *meshRun) inheritMail(ctx context.Context, s session.Session) error {
 	if err != nil {
 		return fmt.Errorf("adopt messages: %w", err)
 	}
+	m.d.ladder.poke(s.ID)
 	if n := len(waiting) + len(orphans); n > 0 {
 		m.d.opt.Log.Info("session_inherits", "session", s.ID, "messages", n)
 	}
@@ -198,6 +201,7 @@ func (d *Daemon) endSession(ctx context.Context, id string) error {
 func (d *Daemon) dropSession(ctx context.Context, s session.Session) error {
 	d.server.Grants().Revoke(s.TokenHash)
 	_ = os.Remove(d.tokenPath(s.ID))
+	d.ladder.leave(s.ID)
 	if m, err := d.mesh(s.Mesh); err == nil {
 		m.links.RemoveSession(s.ID)
 		m.forget(s.ID)

@@ -42,10 +42,11 @@ CREATE TABLE peers(
   PRIMARY KEY(mesh, key)
 ) WITHOUT ROWID;
 CREATE INDEX peers_age ON peers(mesh, last_seen_at);`, `
-ALTER TABLE sessions ADD COLUMN presence BLOB;`}
+ALTER TABLE sessions ADD COLUMN presence BLOB;`, `
+ALTER TABLE sessions ADD COLUMN wake BLOB;`}
 
 const columns = `id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role, "groups", caps, only_mesh,
- registered_at, last_seen_at, coalesce(ended_at, 0), presence`
+ registered_at, last_seen_at, coalesce(ended_at, 0), presence, wake`
 
 const (
 	selectByID    = `SELECT ` + columns + ` FROM sessions WHERE id = ?`
@@ -57,6 +58,7 @@ const (
 	touchSession  = `UPDATE sessions SET last_seen_at = ? WHERE id = ? AND ended_at IS NULL`
 	setGroups     = `UPDATE sessions SET "groups" = ? WHERE id = ? AND ended_at IS NULL`
 	setPresence   = `UPDATE sessions SET presence = ? WHERE id = ? AND ended_at IS NULL`
+	setWake       = `UPDATE sessions SET wake = ? WHERE id = ? AND ended_at IS NULL`
 	endSession    = `UPDATE sessions SET ended_at = ? WHERE id = ? AND ended_at IS NULL RETURNING ` + columns
 	// reapSession ends the registration that was judged and not one that has taken its id since.
 	reapSession = `UPDATE sessions SET ended_at = ? WHERE id = ? AND ended_at IS NULL AND pid = ? AND start_time = ?

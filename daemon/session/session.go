@@ -52,6 +52,7 @@ type Session struct {
 	LastSeenAt   time.Time
 	EndedAt      time.Time // zero while live
 	Presence     []byte    // see SetPresence; nil when it said nothing
+	Wake         []byte    // see SetWake; nil when nothing is known
 }
 
 // Registration is what a caller hands to [Store.Register]. Mesh, Name and TokenHash are required.

@@ -93,6 +93,11 @@ func (s *Store) SetPresence(ctx context.Context, id string, presence []byte) err
 	return change(ctx, "set presence of session", s.db.Note, setPresence, presence, id)
 }
 
+// SetWake keeps what is known of the ways to a live session, opaque to the registry. Error: ErrNotFound when there is none.
+func (s *Store) SetWake(ctx context.Context, id string, wake []byte) error {
+	return change(ctx, "set wake state of session", s.db.Note, setWake, wake, id)
+}
+
 // change runs one update of one session through write.
 func change(ctx context.Context, what string, write func(context.Context, func(*groupcommit.Tx) error) error, query string, args ...any) error {
 	err := write(ctx, func(tx *groupcommit.Tx) error {
@@ -137,7 +142,7 @@ func collect(rows *sql.Rows, err error) ([]Session, error) {
 		var hash, groups, caps []byte
 		var registered, seen, ended int64
 		if err := rows.Scan(&s.ID, &s.Mesh, &s.Name, &secret, &s.PublicKey, &hash, &s.PID, &s.StartTime, &s.Cwd, &s.Role,
-			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended, &s.Presence); err != nil {
+			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended, &s.Presence, &s.Wake); err != nil {
 			return nil, fmt.Errorf("read sessions: %w", err)
 		}
 		s.KeySecret = Secret(secret)
