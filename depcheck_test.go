@@ -22,10 +22,12 @@ var mayImport = map[string][]string{
 	"daemon/outbox":      {"daemon/groupcommit", "mesh"},
 	"daemon/inbox":       {"daemon/groupcommit", "mesh"},
 	"daemon/session":     {"daemon/groupcommit", "mesh"},
+	"daemon/service":     {},
 	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session"},
 	"mcp":                {"bus", "mesh", "mcp/feed"},
 	"mcp/feed":           {"bus", "mesh"},
-	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "mcp", "mcp/feed", "testenv/conformance"},
+	"cli/claudeconf":     {},
+	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "mcp", "mcp/feed", "testenv/conformance"},
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},

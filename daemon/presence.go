@@ -13,6 +13,7 @@ import (
 
 	"claudemesh/bridge"
 	"claudemesh/bus"
+	"claudemesh/daemon/session"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -179,6 +180,23 @@ func (m *meshRun) messageMode() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mode
+}
+
+func validMode(mode string) bool { return mode == "" || modeRank(mode) > 0 }
+
+// modeRank orders the modes by how little is shown; 0 is no mode.
+func modeRank(mode string) int {
+	return 1 + slices.Index([]string{wire.ModePush, wire.ModeInbox, wire.ModeOff}, mode)
+}
+
+// modeOf is the message mode that holds for a session: the stricter of its own and its member's. Empty while the member's is not known and its own does not
+// rule showing out.
+func (m *meshRun) modeOf(s session.Session) string {
+	member := m.messageMode()
+	if modeRank(s.MessageMode) > max(modeRank(member), modeRank(wire.ModePush)) {
+		return s.MessageMode
+	}
+	return member
 }
 
 // note remembers one accepted request. What does not decode was not accepted by a broker of ours, and is not repeated to any.

@@ -60,17 +60,15 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	}
 	r := session.Registration{
 		ID: req.ID, Mesh: req.Mesh, Name: req.Name, PID: req.PID, StartTime: req.StartTime, Cwd: req.Cwd, Role: req.Role,
-		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token),
+		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token), MessageMode: req.MessageMode, Nudge: req.Nudge,
+		Conversation: req.Conversation, Continue: req.Continue, DefaultName: req.DefaultName,
 	}
 	for _, g := range req.Groups {
 		r.Groups = append(r.Groups, encodeGroup(g))
 	}
-	s, replaced, err := d.session.Register(ctx, r)
+	s, replaced, err := d.register(ctx, r)
 	if err != nil {
-		if errors.Is(err, session.ErrBadRegistration) {
-			return nil, &bus.APIError{Code: 400, Reason: "bad_session", Detail: err.Error()}
-		}
-		return nil, fmt.Errorf("register session: %w", storeError(err))
+		return nil, err
 	}
 	if replaced != nil {
 		d.server.Grants().Revoke(replaced.TokenHash)
@@ -96,20 +94,51 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	return info, nil
 }
 
+// register writes a registration. Who holds the conversation's key may have died since the reaper last looked: that is looked at before it counts.
+func (d *Daemon) register(ctx context.Context, r session.Registration) (session.Session, *session.Session, error) {
+	s, replaced, err := d.session.Register(ctx, r)
+	var held *session.HeldError
+	if errors.As(err, &held) {
+		if err := d.reap(ctx); err != nil {
+			return s, nil, err
+		}
+		s, replaced, err = d.session.Register(ctx, r)
+	}
+	switch {
+	case err == nil:
+		return s, replaced, nil
+	case errors.As(err, &held):
+		h := held.Holder
+		return s, nil, &bus.APIError{
+			Code: 409, Reason: "conversation_live", Detail: fmt.Sprintf("that conversation's key is in use: session %s (%s, pid %d) holds it", h.ID, printable(h.Name), h.PID),
+			Data: map[string]any{"session": h.ID, "name": h.Name, "pid": h.PID, "conversation": h.Conversation},
+		}
+	case errors.Is(err, session.ErrBadRegistration):
+		return s, nil, &bus.APIError{Code: 400, Reason: "bad_session", Detail: err.Error()}
+	}
+	return s, nil, fmt.Errorf("register session: %w", storeError(err))
+}
+
 func checkSession(req *bus.SessionStart) error {
 	bad := func(detail string) error { return &bus.APIError{Code: 400, Reason: "bad_session", Detail: detail} }
 	switch {
 	case req.ID == bus.User || req.ID == tapActor || req.ID != "" && !mesh.ValidSlug(req.ID):
 		return bad("a session id is one word of [a-z0-9-], at most 63 characters, and neither user nor tap")
-	case strings.TrimSpace(req.Name) == "" || printable(req.Name) != req.Name:
-		return bad(fmt.Sprintf("a session needs a name of at most %d bytes without control characters", wire.MaxNameBytes))
+	case req.Name == "" && req.DefaultName == "":
+		return bad("a session needs a name")
+	case !validMode(req.MessageMode):
+		return bad(fmt.Sprintf("message mode %q is none of push, inbox and off", printable(req.MessageMode)))
+	case len(req.Conversation) > session.MaxConversation || printable(req.Conversation) != req.Conversation:
+		return bad(fmt.Sprintf("a conversation's id has at most %d bytes and no control characters", session.MaxConversation))
 	case req.PID <= 0:
 		return bad("a session needs the id of its process")
 	case len(req.Cwd) > wire.MaxTextBytes || len(req.Role) > wire.MaxNameBytes || len(req.Groups) > wire.MaxGroups:
 		return bad("cwd, role or groups are too long")
 	}
-	if t, err := mesh.ParseTarget(req.Name); err != nil || t.Kind != mesh.TargetName {
-		return bad(fmt.Sprintf("%q cannot be a session's name: it reads as another kind of target", req.Name))
+	for _, name := range []string{req.Name, req.DefaultName} {
+		if err := checkName(name); err != nil {
+			return bad(err.Error())
+		}
 	}
 	for _, g := range req.Groups {
 		if t, err := mesh.ParseTarget("@" + g.Name); err != nil || t.Kind != mesh.TargetGroup || strings.Contains(g.Name, ":") || len(g.Name) > wire.MaxNameBytes {
@@ -120,6 +149,20 @@ func checkSession(req *bus.SessionStart) error {
 	grant := bus.Grant{Role: bus.RoleSession, Actor: cmp.Or(req.ID, "minted"), Mesh: req.Mesh, OnlyMesh: req.OnlyMesh, Caps: req.Caps}
 	if err := grant.Check(); err != nil {
 		return bad(err.Error())
+	}
+	return nil
+}
+
+// checkName says why a name cannot be a session's. The empty one passes: another may be used in its place.
+func checkName(name string) error {
+	if name == "" {
+		return nil
+	}
+	if strings.TrimSpace(name) == "" || printable(name) != name {
+		return fmt.Errorf("a session needs a name of at most %d bytes without control characters", wire.MaxNameBytes)
+	}
+	if t, err := mesh.ParseTarget(name); err != nil || t.Kind != mesh.TargetName {
+		return fmt.Errorf("%q cannot be a session's name: it reads as another kind of target", name)
 	}
 	return nil
 }
@@ -221,6 +264,9 @@ func (d *Daemon) resumeSessions(ctx context.Context) error {
 	live, err := d.session.Live(ctx)
 	if err != nil {
 		return fmt.Errorf("list sessions: %w", err)
+	}
+	if err := d.removeStaleTokens(live); err != nil {
+		d.notice(err.Error()) // they open nothing: their hashes are no grants
 	}
 	for _, s := range live {
 		m, err := d.mesh(s.Mesh)
