@@ -51,7 +51,8 @@ type climber struct {
 	pokedAt     time.Time
 	nudgedAt    time.Time
 	nudged      map[string]bool
-	hush, nudge bool // what the session was started with
+	mode        string // what the session was started with
+	nudge       bool
 	deaf        time.Time
 	unshown     int
 }
@@ -70,6 +71,7 @@ type kept struct {
 func newClimber(l *ladder, m *meshRun, s session.Session, cancel context.CancelFunc) *climber {
 	c := &climber{
 		l: l, m: m, id: s.ID, key: s.PublicKey, cancel: cancel, poked: make(chan struct{}, 1), status: make(chan string, 1), offered: map[string]time.Time{}, nudged: map[string]bool{},
+		mode: s.MessageMode, nudge: s.Nudge,
 	}
 	if len(s.Wake) > 0 {
 		if err := json.Unmarshal(s.Wake, &c.kept); err != nil {
@@ -211,7 +213,7 @@ func awaited(rows []inbox.Waiting) bool {
 // facts are what is known now. mu is held.
 func (c *climber) facts(now time.Time) wake.Facts {
 	f := wake.Facts{
-		Transcript: c.transcript.path != "", Hooks: c.Hooks, Waiter: c.waiter != "" && now.Before(c.waiterUntil), Hush: c.hush || hushed(c.m.messageMode()),
+		Transcript: c.transcript.path != "", Hooks: c.Hooks, Waiter: c.waiter != "" && now.Before(c.waiterUntil), Hush: hushed(c.m.modeOf(c.mode)),
 	}
 	shim := now.Before(c.shimUntil)
 	f.Nudge = c.nudge && shim && c.canNudge

@@ -69,6 +69,8 @@ type Daemon struct {
 	config sync.Mutex          // one change of config.json at a time
 	taps   sync.Mutex          // one change of the tap's token at a time
 
+	attaching sync.Mutex // one client that nobody launched at a time
+
 	stopOnce sync.Once
 	stopErr  error
 	done     chan struct{}

@@ -67,6 +67,7 @@ func (d *Daemon) serve() error {
 		{bus.OpSessionEnd, userOnly(d.stopSession)},
 		{bus.OpSessionList, d.listSessions},
 		{bus.OpSessionMe, d.sessionMe},
+		{bus.OpSessionAttach, userOnly(d.attachSession)},
 		{bus.OpInboxList, d.listInbox},
 		{bus.OpInboxSeen, d.markSeen},
 		{bus.OpInboxPending, d.pendingInbox},

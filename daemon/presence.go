@@ -13,7 +13,6 @@ import (
 
 	"claudemesh/bridge"
 	"claudemesh/bus"
-	"claudemesh/daemon/session"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -189,12 +188,12 @@ func modeRank(mode string) int {
 	return 1 + slices.Index([]string{wire.ModePush, wire.ModeInbox, wire.ModeOff}, mode)
 }
 
-// modeOf is the message mode that holds for a session: the stricter of its own and its member's. Empty while the member's is not known and its own does not
+// modeOf is the message mode that holds for a session: the stricter of its own choice and its member's. Empty while the member's is not known and its own does not
 // rule showing out.
-func (m *meshRun) modeOf(s session.Session) string {
+func (m *meshRun) modeOf(own string) string {
 	member := m.messageMode()
-	if modeRank(s.MessageMode) > max(modeRank(member), modeRank(wire.ModePush)) {
-		return s.MessageMode
+	if modeRank(own) > max(modeRank(member), modeRank(wire.ModePush)) {
+		return own
 	}
 	return member
 }

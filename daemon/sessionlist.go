@@ -21,7 +21,7 @@ func (d *Daemon) sessionInfo(s session.Session) bus.SessionInfo {
 		info.Groups = append(info.Groups, decodeGroup(g))
 	}
 	if m, err := d.mesh(s.Mesh); err == nil {
-		info.MessageMode = m.modeOf(s)
+		info.MessageMode = m.modeOf(s.MessageMode)
 		if l, ok := m.links.Session(s.ID); ok {
 			st := l.State()
 			info.Link, info.LinkError = string(st.Phase), st.Err

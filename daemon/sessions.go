@@ -37,26 +37,35 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	if err := c.Decode(&req); err != nil {
 		return nil, err
 	}
-	m, err := d.mesh(req.Mesh)
+	info, err := d.beginSession(ctx, req)
 	if err != nil {
 		return nil, err
 	}
+	return info, nil
+}
+
+// beginSession registers a session and gives it its token, its link and what waits for it.
+func (d *Daemon) beginSession(ctx context.Context, req bus.SessionStart) (info bus.SessionInfo, err error) {
+	m, err := d.mesh(req.Mesh)
+	if err != nil {
+		return info, err
+	}
 	if err := checkSession(&req); err != nil {
-		return nil, err
+		return info, err
 	}
 	if req.StartTime == "" {
 		start, alive, err := d.opt.Processes.Start(req.PID)
 		if err != nil {
-			return nil, fmt.Errorf("look up process: %w", err)
+			return info, fmt.Errorf("look up process: %w", err)
 		}
 		if !alive {
-			return nil, &bus.APIError{Code: 400, Reason: "no_process", Detail: fmt.Sprintf("no process %d runs", req.PID)}
+			return info, &bus.APIError{Code: 400, Reason: "no_process", Detail: fmt.Sprintf("no process %d runs", req.PID)}
 		}
 		req.StartTime = start
 	}
 	token, err := bus.NewToken(d.opt.Rand)
 	if err != nil {
-		return nil, err
+		return info, err
 	}
 	r := session.Registration{
 		ID: req.ID, Mesh: req.Mesh, Name: req.Name, PID: req.PID, StartTime: req.StartTime, Cwd: req.Cwd, Role: req.Role,
@@ -68,7 +77,7 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	}
 	s, replaced, err := d.register(ctx, r)
 	if err != nil {
-		return nil, err
+		return info, err
 	}
 	if replaced != nil {
 		d.server.Grants().Revoke(replaced.TokenHash)
@@ -80,16 +89,16 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	}
 	path, err := d.writeSessionToken(s.ID, token)
 	if err != nil {
-		return nil, errors.Join(err, d.endSession(ctx, s.ID))
+		return info, errors.Join(err, d.endSession(ctx, s.ID))
 	}
 	if err := m.join(s); err != nil {
-		return nil, errors.Join(err, d.endSession(ctx, s.ID))
+		return info, errors.Join(err, d.endSession(ctx, s.ID))
 	}
 	if err := m.inheritMail(ctx, s); err != nil {
-		return nil, errors.Join(err, d.endSession(ctx, s.ID))
+		return info, errors.Join(err, d.endSession(ctx, s.ID))
 	}
 	d.opt.Log.Info("session_registered", "session", s.ID, "mesh", s.Mesh, "name", s.Name, "pid", s.PID)
-	info := d.sessionInfo(s)
+	info = d.sessionInfo(s)
 	info.TokenFile = path
 	return info, nil
 }

@@ -122,7 +122,7 @@ func TestTheMessageModeOfASessionIsTheStricterOne(t *testing.T) {
 		{wire.ModeOff, "", wire.ModeOff},
 	} {
 		m.setMessageMode(tt.member)
-		if got := m.modeOf(session.Session{MessageMode: tt.own}); got != tt.want {
+		if got := m.modeOf(tt.own); got != tt.want {
 			t.Errorf("member %q, own %q: %q, want %q", tt.member, tt.own, got, tt.want)
 		}
 	}
