@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"claudemesh/bus"
-	"claudemesh/daemon/session"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )

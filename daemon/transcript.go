@@ -98,7 +98,7 @@ func (t *transcript) take(data []byte, found map[string]bool) {
 }
 
 // idAttribute finds the id of a message in a frame (package frame), however often the text around it was escaped as JSON.
-var idAttribute = regexp.MustCompile(`\b(?:message_)?id=\\*"([A-Za-z0-9_-]{8,128})\\*"`)
+var idAttribute = regexp.MustCompile(`\b(?:message_)?id=\\*"([A-Za-z0-9_.:-]{8,512})\\*"`)
 
 // Lines that show what is about to be handed to the model and may never be: the client's own queue, and what a hook printed.
 var notShown = [][]byte{[]byte(`"type":"queue-operation"`), []byte(`"type":"hook_success"`)}
