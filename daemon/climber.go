@@ -10,6 +10,7 @@ import (
 	"claudemesh/daemon/inbox"
 	"claudemesh/daemon/session"
 	"claudemesh/daemon/wake"
+	"claudemesh/mcp/frame"
 	"claudemesh/wire"
 )
 
@@ -379,10 +380,7 @@ func (c *climber) seen(ctx context.Context, evidence string, is func(inbox.Waiti
 
 // shownID is the id under which a message is shown to a model.
 func shownID(m inbox.Message) string {
-	if m.BrokerMessageID != "" {
-		return m.BrokerMessageID
-	}
-	return m.ID
+	return frame.MessageID(bus.InboxItem{ID: m.ID, BrokerMessageID: m.BrokerMessageID})
 }
 
 // want asks for a status to be told to the broker; only the latest counts.
