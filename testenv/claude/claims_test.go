@@ -26,7 +26,7 @@ type rig struct {
 
 func newRig(t *testing.T, real string) *rig {
 	t.Helper()
-	return &rig{Home: claude.NewHome(t, testenv.TempDir(t), real), t: t, hooks: map[string][]any{}}
+	return &rig{Home: claude.NewHome(t, testenv.TempDir(t), real, mcpTest), t: t, hooks: map[string][]any{}}
 }
 
 // hook adds a hook: a script that notes its input and then does what the text says.
@@ -183,7 +183,7 @@ func TestAWaitingHookReachesABusySessionAfterItsTool(t *testing.T) {
 		wake, release := r.fifo("wake")
 		tool, finish := r.fifo("tool")
 		r.hook("SessionStart", "read line <'"+wake+"'; echo \"$line\" >&2; exit 2", map[string]any{"asyncRewake": true, "timeout": 600})
-		r.hook("UserPromptSubmit", "", nil)
+		r.hook("UserPromptSubmit", "if grep -q 'news while' '"+r.logFile("UserPromptSubmit")+"'; then "+contextOf("UserPromptSubmit", "added to the news")+"; fi", nil)
 		r.API.Script(claude.Run("read line <'"+tool+"'; echo \"$line\""), claude.Say("done"))
 		c := r.Start("--settings", r.inline())
 		c.Prompt("work")
@@ -210,9 +210,10 @@ func TestAWaitingHookReachesABusySessionAfterItsTool(t *testing.T) {
 		if m, _ := second.Where("news while busy"); m.Role != "system" || second.Count("tool finished") != 1 {
 			t.Errorf("it came in a message of role %q", m.Role)
 		}
-		if n := len(r.told("UserPromptSubmit")); n != 1 {
-			t.Errorf("UserPromptSubmit fired %d times, want once: for the prompt", n)
+		if n := len(r.told("UserPromptSubmit")); n != 2 {
+			t.Errorf("UserPromptSubmit fired %d times, want twice: for the prompt and for the news", n)
 		}
+		r.API.Once("added to the news")
 		c.Exit()
 	})
 }

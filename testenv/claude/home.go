@@ -25,10 +25,11 @@ type Home struct {
 	env []string
 }
 
-// NewHome prepares dir, which must exist and have a short name. The client is the real one when real is not "".
-func NewHome(t testing.TB, dir, real string) *Home {
+// NewHome prepares dir, which must exist and have a short name. The client is the real one when real is not "". The names in
+// programs are for [Programs].
+func NewHome(t testing.TB, dir, real string, programs ...string) *Home {
 	t.Helper()
-	h := &Home{T: t, Dir: dir, Project: filepath.Join(dir, "p"), API: NewAPI(t), Bin: Programs(t), Real: real}
+	h := &Home{T: t, Dir: dir, Project: filepath.Join(dir, "p"), API: NewAPI(t), Bin: Programs(t, programs...), Real: real}
 	h.write(".claude.json", map[string]any{
 		"hasCompletedOnboarding": true, "hasSeenAutoDefaultNotice": true, "bypassPermissionsModeAccepted": true,
 		"customApiKeyResponses": map[string]any{"approved": []string{apiKey[len(apiKey)-20:]}, "rejected": []string{}},

@@ -4,6 +4,7 @@ package claude_test
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 
 	"claudemesh/testenv/claude"
@@ -11,6 +12,9 @@ import (
 
 func TestMain(m *testing.M) {
 	claude.RunIfProgram()
+	if filepath.Base(os.Args[0]) == mcpTest {
+		os.Exit(serveTest())
+	}
 	os.Exit(m.Run())
 }
 

@@ -37,8 +37,9 @@ func RunIfProgram() {
 }
 
 // Programs is a directory for PATH with the program "claudemesh" and the scripted client "claude". They are the test binary itself, under names that
-// os.Executable tells too, so that what claudemesh writes into settings and scripts starts claudemesh and not the tests.
-func Programs(t testing.TB) string {
+// os.Executable tells too, so that what claudemesh writes into settings and scripts starts claudemesh and not the tests. The names in more are for programs
+// of the test's own, which its TestMain must know.
+func Programs(t testing.TB, more ...string) string {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -48,7 +49,7 @@ func Programs(t testing.TB) string {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{nameMesh, nameFake} {
+	for _, name := range append(more, nameMesh, nameFake) {
 		to := filepath.Join(dir, name)
 		err := os.Link(exe, to)
 		if errors.Is(err, syscall.EXDEV) || errors.Is(err, os.ErrPermission) {

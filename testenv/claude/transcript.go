@@ -39,6 +39,14 @@ func (h *Home) WaitMCP(server string) {
 	h.WaitDebug("MCP server "+server+" to be connected", regexp.MustCompile(`MCP server "`+regexp.QuoteMeta(server)+`": Successfully connected`))
 }
 
+// WaitRefusal waits until the client has said whether it will show the channel messages of a server, and returns why not, "" when it will.
+func (h *Home) WaitRefusal(server string) string {
+	h.T.Helper()
+	line := h.WaitDebug("the client to decide on channels", regexp.MustCompile(`MCP server "`+regexp.QuoteMeta(server)+`": Channel notifications (registered|skipped: [^\n]*)`))
+	_, why, _ := strings.Cut(line, "skipped: ")
+	return why
+}
+
 // Transcripts are the conversations of the project: what the client recorded, by conversation id.
 func (h *Home) Transcripts() map[string]Transcript {
 	h.T.Helper()
@@ -90,12 +98,15 @@ func (t Transcript) Lines() []Line {
 
 // Sent reports whether a request to the model held this text, by the client's own record.
 func (t Transcript) Sent(text string) bool {
-	quoted, err := json.Marshal(text)
-	if err != nil {
+	var quoted bytes.Buffer
+	enc := json.NewEncoder(&quoted)
+	enc.SetEscapeHTML(false) // the client does not
+	if enc.Encode(text) != nil {
 		return false
 	}
+	inside := bytes.Trim(quoted.Bytes(), "\"\n")
 	for _, l := range t.Lines() {
-		if l.Type == "api-request-blob" && bytes.Contains(l.Raw, quoted[1:len(quoted)-1]) {
+		if l.Type == "api-request-blob" && bytes.Contains(l.Raw, inside) {
 			return true
 		}
 	}

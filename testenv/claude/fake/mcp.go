@@ -260,9 +260,12 @@ func (s *mcpServer) connect(ctx context.Context) error {
 	s.mu.Lock()
 	s.initialized = true
 	s.mu.Unlock()
-	for kind, offered := range map[string]bool{"tools": r.Capabilities.Tools != nil, "prompts": r.Capabilities.Prompts != nil, "resources": r.Capabilities.Resources != nil} {
-		if offered {
-			if err := s.list(ctx, kind); err != nil {
+	for _, l := range []struct {
+		kind    string
+		offered bool
+	}{{"tools", r.Capabilities.Tools != nil}, {"prompts", r.Capabilities.Prompts != nil}, {"resources", r.Capabilities.Resources != nil}} {
+		if l.offered {
+			if err := s.list(ctx, l.kind); err != nil {
 				return err
 			}
 		}

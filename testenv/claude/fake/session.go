@@ -169,6 +169,7 @@ func (s *session) tool(ctx context.Context, use block) {
 		s.transcript.write(object{"type": "queue-operation", "operation": "remove", "content": it.text})
 		s.transcript.attachment(object{"type": "queued_command", "prompt": it.text})
 		s.context = append(s.context, asNews(it))
+		s.runHooks(ctx, "UserPromptSubmit", "", object{"prompt": it.text})
 	}
 }
 
