@@ -23,10 +23,11 @@ var mayImport = map[string][]string{
 	"daemon/inbox":       {"daemon/groupcommit", "mesh"},
 	"daemon/session":     {"daemon/groupcommit", "mesh"},
 	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session", "mcp/frame"},
-	"mcp":                {"bus", "mesh", "mcp/feed", "mcp/frame"},
+	"mcp":                {"bus", "wire", "mesh", "mcp/feed", "mcp/frame", "mcp/skilltext"},
+	"mcp/skilltext":      {"wire", "mesh"},
 	"mcp/frame":          {"bus"},
 	"mcp/feed":           {"bus", "mesh"},
-	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "mcp", "mcp/feed", "mcp/frame", "testenv/conformance"},
+	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance"},
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},
