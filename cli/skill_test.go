@@ -8,6 +8,7 @@ import (
 
 	urfave "github.com/urfave/cli/v3"
 
+	"claudemesh/mcp/skilltext"
 	"claudemesh/wire"
 )
 
@@ -63,7 +64,7 @@ func TestASkillIsReadAsItIsWritten(t *testing.T) {
 		{SkillEntry: wire.SkillEntry{Name: "true", Description: "null"}, Instructions: "x\n", Manifest: []byte(`null`)},
 	} {
 		t.Run(s.Name, func(t *testing.T) {
-			text, err := formatSkill(&s)
+			text, err := skilltext.Format(&s)
 			if err != nil {
 				t.Fatal(err)
 			}
