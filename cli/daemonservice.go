@@ -107,19 +107,12 @@ func (c *call) installService(ctx context.Context, binary string, force bool) (o
 			spec.Env = append(spec.Env, [2]string{name, v})
 		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", m.File, fmt.Errorf("make daemon directory: %w", err)
-	}
-	log, err := os.OpenFile(spec.Log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return "", m.File, fmt.Errorf("open daemon log: %w", err)
-	}
-	from, err := log.Seek(0, 2)
-	if err = errors.Join(err, log.Close()); err != nil {
-		return "", m.File, fmt.Errorf("open daemon log: %w", err)
-	}
+	var from int64 // of what the new daemon writes to its log
 	outcome, err = m.Install(ctx, spec, func(ctx context.Context) error {
-		_, err := c.down(ctx)
+		if _, err := c.down(ctx); err != nil {
+			return err
+		}
+		from, err = makeLog(spec.Log)
 		return err
 	})
 	if err != nil {
@@ -129,6 +122,22 @@ func (c *call) installService(ctx context.Context, binary string, force bool) (o
 		return "", m.File, &startError{reason: "the service was started, and " + err.Error(), log: spec.Log, tail: tail(spec.Log, from)}
 	}
 	return outcome, m.File, nil
+}
+
+// makeLog makes the daemon's log for the user alone, where a service manager would let others read it, and returns its size.
+func makeLog(path string) (int64, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return 0, fmt.Errorf("make daemon directory: %w", err)
+	}
+	log, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return 0, fmt.Errorf("open daemon log: %w", err)
+	}
+	st, err := log.Stat()
+	if err = errors.Join(err, log.Close()); err != nil {
+		return 0, fmt.Errorf("open daemon log: %w", err)
+	}
+	return st.Size(), nil
 }
 
 // awaitService waits until the daemon that the service manager starts answers.

@@ -106,7 +106,7 @@ func (c *call) installServiceItem(ctx context.Context, binary string) (claudecon
 	case err == nil:
 		item.Action = outcome
 	case errors.Is(err, service.ErrUnsupported), errors.Is(err, service.ErrNoManager), errors.As(err, &ci):
-		item.Note, item.Path = firstLine(explain(err).Message)+"; the daemon starts with the first command that needs it", ""
+		item.Note, item.Path = whyNoService(err)+"; the daemon starts with the first command that needs it", ""
 		return item, nil
 	default:
 		item.Action, item.Note = itemFailed, explain(err).Message
@@ -114,9 +114,14 @@ func (c *call) installServiceItem(ctx context.Context, binary string) (claudecon
 	return item, err
 }
 
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	return s
+// whyNoService is the reason in a few words: what the service manager's command said is for those who ask for the service itself.
+func whyNoService(err error) string {
+	for _, known := range []error{service.ErrUnsupported, service.ErrNoManager} {
+		if errors.Is(err, known) {
+			return known.Error()
+		}
+	}
+	return err.Error()
 }
 
 // claudeSetup finds the client's files and ours.
