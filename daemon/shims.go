@@ -25,7 +25,8 @@ func (d *Daemon) shim(ctx context.Context, c *bus.Call) (any, error) {
 	if err != nil {
 		return nil, &bus.APIError{Code: 404, Reason: "no_session", Detail: "this session is not registered any more"}
 	}
-	return bus.ShimState{SessionInfo: d.sessionInfo(s), Quiet: !climber.attach(ctx, req)}, nil
+	quiet := !climber.attach(ctx, req)
+	return bus.ShimState{SessionInfo: d.sessionInfo(s), Quiet: quiet}, nil
 }
 
 // climberOf is the climber of the session that calls.
