@@ -50,7 +50,7 @@ func serveTest() int {
 			"protocolVersion": "2025-11-25", "serverInfo": object{"name": "other", "version": "1"}, "instructions": "Instructions of the test server.",
 			"capabilities": object{"experimental": object{"claude/channel": object{}}, "tools": object{}, "prompts": object{"listChanged": true}, "resources": object{"listChanged": true}},
 		},
-		"tools/list": object{"tools": []object{}},
+		"tools/list": object{"tools": []object{{"name": "look", "description": "looks", "inputSchema": object{"type": "object"}}}},
 		"prompts/list": object{"prompts": []object{{
 			"name": "tell", "description": "tell a peer", "arguments": []object{{"name": "peer", "required": true}, {"name": "word"}},
 		}}},
@@ -127,13 +127,13 @@ func TestWhatAnMCPServerOffersReachesTheModel(t *testing.T) {
 			testenv.Wait(t, method, nil, func() bool { return r.asked(method) == n })
 		}
 		c.Prompt("/mcp__post__tell bob 'hello there'")
-		q := r.API.WaitText("Please tell <bob> the word <'hello>.")
+		r.API.WaitText("Please tell <bob> the word <'hello>.")
+		r.WaitIdle(1)
+		c.Prompt("look at @post:mesh://note/1 please")
+		q := r.API.WaitText("the text of the note")
 		if q.Count("## post\nInstructions of the test server.") != 1 {
 			t.Errorf("the instructions are not in the request: %+v", q.Messages)
 		}
-		r.WaitIdle(1)
-		c.Prompt("look at @post:mesh://note/1 please")
-		r.API.WaitText("the text of the note")
 		r.WaitIdle(2)
 		before := r.asked("prompts/list")
 		say(`{"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}`)
