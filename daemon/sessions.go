@@ -44,6 +44,10 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	if err := checkSession(&req); err != nil {
 		return nil, err
 	}
+	parent, err := d.bequeath(ctx, c.Actor, &req)
+	if err != nil {
+		return nil, err
+	}
 	if req.StartTime == "" {
 		start, alive, err := d.opt.Processes.Start(req.PID)
 		if err != nil {
@@ -60,7 +64,7 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	}
 	r := session.Registration{
 		ID: req.ID, Mesh: req.Mesh, Name: req.Name, PID: req.PID, StartTime: req.StartTime, Cwd: req.Cwd, Role: req.Role,
-		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token),
+		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token), Parent: parent.ID, OwnKey: parent.Caps != nil,
 	}
 	for _, g := range req.Groups {
 		r.Groups = append(r.Groups, encodeGroup(g))
@@ -73,6 +77,9 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 		return nil, fmt.Errorf("register session: %w", storeError(err))
 	}
 	if replaced != nil {
+		if err := d.endChildren(ctx, replaced.ID); err != nil {
+			return nil, errors.Join(err, d.endSession(ctx, s.ID))
+		}
 		d.server.Grants().Revoke(replaced.TokenHash)
 		if old, err := d.mesh(replaced.Mesh); err == nil { // it may have been a session of another mesh
 			old.links.RemoveSession(replaced.ID)
@@ -156,7 +163,7 @@ func (m *meshRun) join(s session.Session) error {
 		return fmt.Errorf("admit session: %w", err)
 	}
 	m.recall(s.ID, s.Presence)
-	if err := m.links.AddSession(bridge.SessionIdentity{ID: s.ID, Name: s.Name, Key: key, Cwd: s.Cwd, PID: s.PID, Role: s.Role, Groups: groups}); err != nil {
+	if err := m.links.AddSession(bridge.SessionIdentity{ID: s.ID, Name: s.Name, Key: key, Cwd: s.Cwd, PID: s.PID, Role: s.Role, Groups: groups, Caps: s.Caps}); err != nil {
 		return fmt.Errorf("open session link: %w", err)
 	}
 	return nil
@@ -206,7 +213,7 @@ func (d *Daemon) dropSession(ctx context.Context, s session.Session) error {
 		return fmt.Errorf("release messages of session: %w", err)
 	}
 	d.opt.Log.Info("session_ended", "session", s.ID, "mesh", s.Mesh, "name", s.Name)
-	return nil
+	return d.endChildren(ctx, s.ID)
 }
 
 // resumeSessions brings the sessions of the last run back whose process still runs, and ends the others.
@@ -260,6 +267,9 @@ func (d *Daemon) reapLoop() {
 func (d *Daemon) stopSession(ctx context.Context, c *bus.Call) (any, error) {
 	var req bus.SessionID
 	if err := c.Decode(&req); err != nil {
+		return nil, err
+	}
+	if err := d.mayEnd(ctx, c.Actor, req.ID); err != nil {
 		return nil, err
 	}
 	if err := d.endSession(ctx, req.ID); err != nil {
