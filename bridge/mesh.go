@@ -58,8 +58,8 @@ type Mesh struct {
 	ended     bool
 	sessions  map[string]*sessionLink
 	abilities abilities
-	started  atomic.Bool
-	tasks    sync.WaitGroup // the links of sessions
+	started   atomic.Bool
+	tasks     sync.WaitGroup // the links of sessions
 }
 
 // NewMesh returns a mesh whose links are closed until Run.
