@@ -157,10 +157,10 @@ func TestWhichLinkARequestTakes(t *testing.T) {
 	limited, _ := m.links.Session("limited")
 	ctx := t.Context()
 	for name, fine := range map[string]bool{
-		"the user's takes the member's":                      d.linkOf(ctx, bus.User, m) == m.links.Member(),
+		"the user's takes the member's":                       d.linkOf(ctx, bus.User, m) == m.links.Member(),
 		"that of a session without limits takes the member's": d.linkOf(ctx, "free", m) == m.links.Member(),
-		"that of a limited one takes its own":                d.linkOf(ctx, "limited", m) == limited,
-		"on another mesh it takes the member's":              d.linkOf(ctx, "limited", other) == other.links.Member(),
+		"that of a limited one takes its own":                 d.linkOf(ctx, "limited", m) == limited,
+		"on another mesh it takes the member's":               d.linkOf(ctx, "limited", other) == other.links.Member(),
 	} {
 		if !fine {
 			t.Error(name)

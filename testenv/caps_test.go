@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -41,9 +42,13 @@ func TestAChangeByALimitedSessionIsToldOnce(t *testing.T) {
 	}
 	seen := map[string]int{}
 	for len(seen) < 4 {
-		c := testenv.Receive(t, told)
-		if seen[c.Key]++; seen[c.Key] > 1 {
-			t.Errorf("%s is told twice", c.Key)
+		select {
+		case c := <-told:
+			if seen[c.Key]++; seen[c.Key] > 1 {
+				t.Errorf("%s is told twice", c.Key)
+			}
+		case <-time.After(testenv.Patience):
+			t.Fatalf("told were %v", seen)
 		}
 	}
 }
