@@ -188,7 +188,7 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 	case wire.TypeSchedule:
 		return d.schedule(ctx, m, c)
 	case wire.TypeListScheduled:
-		return d.listScheduled(ctx, m)
+		return d.listScheduled(ctx, m, c.Actor)
 	case bus.CallResolve:
 		return m.resolveMember(ctx, c, key)
 	case wire.TypeMCPRegister:
