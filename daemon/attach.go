@@ -57,11 +57,11 @@ func (d *Daemon) attachClient(ctx context.Context, req bus.SessionAttach) (bus.S
 	begin := bus.SessionStart{
 		Mesh: slug, DefaultName: ambientName(req.Cwd, slug, live), PID: req.PID, StartTime: start, Cwd: req.Cwd, Conversation: req.Conversation,
 	}
-	info, err := d.beginSession(ctx, begin)
+	info, err := d.beginSession(ctx, bus.User, begin)
 	var refused *bus.APIError
 	if errors.As(err, &refused) && refused.Reason == "conversation_live" {
 		begin.Conversation = "" // another client is in it, too: this one gets a key of its own
-		return d.beginSession(ctx, begin)
+		return d.beginSession(ctx, bus.User, begin)
 	}
 	return info, err
 }

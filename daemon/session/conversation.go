@@ -35,6 +35,9 @@ func takeUp(tx *groupcommit.Tx, r *Registration) (conversation, error) {
 	var c conversation
 	var err error
 	columns := []any{&c.id, &c.publicKey, &c.name, &c.role, &c.groups}
+	if r.OwnKey {
+		r.Conversation, r.Continue = "", false // whoever may take nobody's key takes up nobody's conversation
+	}
 	switch {
 	case r.Conversation != "":
 		_, err = tx.One(selectConversation, []any{r.Mesh, r.Conversation}, columns...)
