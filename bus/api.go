@@ -286,6 +286,8 @@ type MeshStatus struct {
 	Outbox      map[string]int `json:"outbox"` // rows per status
 	Unread      int            `json:"unread"`
 	Server      *MeshServer    `json:"server,omitempty"` // only when asked for, and the broker answered
+	// Disbelieved counts the receipts, since the daemon's start, that were not signed or whose signature did not hold.
+	Disbelieved int `json:"disbelieved_receipts,omitempty"`
 }
 
 // MeshServer is what the broker says about a mesh. Slug is the broker's; the one here may have been changed.

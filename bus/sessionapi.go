@@ -129,7 +129,7 @@ type HookReply struct {
 	Mesh    string      `json:"mesh,omitempty"`
 	Name    string      `json:"name,omitempty"`
 	Items   []InboxItem `json:"items,omitempty"`
-	More    []Held      `json:"more,omitempty"`
+	More    []Withheld  `json:"more,omitempty"`
 	// TokenFile is set for a SessionStart of a client that nobody launched: what its programs need to act as the session.
 	TokenFile string `json:"token_file,omitempty"`
 	// Over ends a waiting hook: another one took its place, or the client is working.

@@ -259,7 +259,7 @@ func (d *Daemon) state(ctx context.Context, row outbox.Row) string {
 		return state
 	}
 	for _, r := range receipts {
-		if rank(r.State) > rank(state) {
+		if r.Proven && rank(r.State) > rank(state) {
 			state = r.State
 		}
 	}

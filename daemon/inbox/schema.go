@@ -51,7 +51,9 @@ CREATE INDEX deliveries_waiting ON deliveries(session_id, seq) WHERE state <> 's
 CREATE VIRTUAL TABLE messages_fts USING fts5(body, sender_name, content = 'messages', content_rowid = 'seq');
 CREATE TABLE indexed(seq INTEGER NOT NULL);
 INSERT INTO indexed VALUES(0);`, `
-CREATE INDEX messages_closed ON messages(mesh, target_spec, seq) WHERE undecryptable AND to_kind = 'topic';`}
+CREATE INDEX messages_closed ON messages(mesh, target_spec, seq) WHERE undecryptable AND to_kind = 'topic';`, `
+CREATE INDEX messages_cmid ON messages(client_message_id);
+CREATE INDEX messages_broker ON messages(broker_message_id) WHERE broker_message_id IS NOT NULL;`}
 
 // columns of messages m, in the order scanMessage reads them.
 const columns = `m.id, m.seq, m.mesh, m.sender, m.client_message_id, coalesce(m.broker_message_id, ''), m.sender_key,
