@@ -50,7 +50,8 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push
 			if msg.ToKind == inbox.ToTopic && !msg.Undecryptable {
 				m.announce(msg, nil) // whoever follows the topic wants to see it pass
 			}
-			continue // of our own multicast, and nobody else here to hear it
+			m.answered(ctx, msg) // a session of ours may well answer its user
+			continue             // of our own multicast, and nobody else here to hear it
 		}
 		arrivals, places = append(arrivals, inbox.Arrival{Message: msg, Sessions: concerned}), append(places, i)
 	}

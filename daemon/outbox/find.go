@@ -17,6 +17,7 @@ const (
 	findExact   = `SELECT ` + columns + ` FROM outbox WHERE (id = ?1 OR client_message_id = ?1 OR broker_message_id = ?1)` + visible + ` ORDER BY seq DESC LIMIT 3`
 	findPrefix  = `SELECT ` + columns + ` FROM outbox WHERE (id BETWEEN ?1 AND ?4 OR client_message_id BETWEEN ?1 AND ?4 OR broker_message_id BETWEEN ?1 AND ?4)` + visible + ` ORDER BY seq DESC LIMIT 3`
 	findBroker  = `SELECT ` + columns + ` FROM outbox WHERE broker_message_id = ? AND mesh = ? LIMIT 1`
+	findAnswers = `SELECT ` + columns + ` FROM outbox WHERE reply_to_id IN (?1, ?4)` + visible + ` ORDER BY seq LIMIT 50`
 	afterPrefix = "\U0010ffff" // the last character there is: what begins with a prefix sorts before prefix + this
 )
 
@@ -45,6 +46,14 @@ func (s *Store) Find(ctx context.Context, ref, actor, mesh string) (Row, error) 
 		return Row{}, ErrNotFound
 	}
 	return rows[0], nil
+}
+
+// Answers returns messages of a mesh that reply to either id, oldest first, at most 50. actor limits them, "" does not.
+func (s *Store) Answers(ctx context.Context, mesh, actor, id, other string) ([]Row, error) {
+	if other == "" {
+		other = id
+	}
+	return s.read(ctx, findAnswers, id, actor, mesh, other)
 }
 
 // ByBroker finds the row that the broker of a mesh knows by this id.
