@@ -36,7 +36,7 @@ type MeshConfig struct {
 // Handler receives what the links of a mesh bring in. The rules of LinkConfig.OnPush, OnReceipt, OnState and OnFrame hold for each link; different links call it
 // at the same time.
 type Handler interface {
-	Push(ctx context.Context, from Source, batch []wire.Push) error
+	Push(ctx context.Context, from Source, batch []wire.Push) (acks []wire.ClientAck, err error)
 	Receipt(ctx context.Context, r wire.Receipt) error
 	State(from Source, s State)
 	Frame(ctx context.Context, from Source, kind string, data []byte)
@@ -82,7 +82,9 @@ func NewMesh(cfg MeshConfig) *Mesh {
 func (m *Mesh) link(from Source, log *slog.Logger, hello func(time.Time) (any, error)) *Link {
 	return NewLink(LinkConfig{
 		URL: m.cfg.BrokerURL, Hello: hello, Dial: m.cfg.Dial, TLS: m.cfg.TLS, Backoff: m.cfg.Backoff, Clock: m.cfg.Clock, Rand: m.cfg.Rand, Log: log,
-		OnPush:    func(ctx context.Context, batch []wire.Push) error { return m.cfg.Handler.Push(ctx, from, batch) },
+		OnPush: func(ctx context.Context, batch []wire.Push) ([]wire.ClientAck, error) {
+			return m.cfg.Handler.Push(ctx, from, batch)
+		},
 		OnReceipt: m.cfg.Handler.Receipt,
 		OnFrame:   func(ctx context.Context, kind string, data []byte) { m.cfg.Handler.Frame(ctx, from, kind, data) },
 		OnState:   func(s State) { m.cfg.Handler.State(from, s) },

@@ -79,6 +79,7 @@ func (d *Daemon) serve() error {
 		{bus.OpOutboxList, d.listOutbox},
 		{bus.OpOutboxGet, d.getOutbox},
 		{bus.OpOutboxRequeue, userOnly(d.requeue)},
+		{bus.OpTrace, d.trace},
 		{bus.OpTap, userOnly(d.tap)},
 		{bus.OpVaultSet, d.vaultSet},
 		{bus.OpVaultGet, d.vaultGet},

@@ -48,7 +48,8 @@ func (l *laddered) receive(text, priority string) inbox.Message {
 	l.t.Helper()
 	p := sealed(l.t, l.sender, l.me.Pubkey, text)
 	p.MessageID, p.ClientMessageID, p.Priority = "broker-"+text, "client-"+text, priority
-	must(l.t, l.m.Push(l.t.Context(), bridge.Source{Session: l.me.ID, Key: l.me.Pubkey}, []wire.Push{p}))
+	_, err := l.m.Push(l.t.Context(), bridge.Source{Session: l.me.ID, Key: l.me.Pubkey}, []wire.Push{p})
+	must(l.t, err)
 	rows, err := l.d.inbox.Waiting(l.t.Context(), l.me.ID, 0)
 	must(l.t, err)
 	return rows[len(rows)-1].Message

@@ -36,6 +36,8 @@ type meshRun struct {
 	gate sync.RWMutex // held while a row is accepted
 	left bool         // guarded by gate: the mesh is not joined any more
 
+	disbelieved atomic.Int64 // receipts that proved nothing
+
 	leaving atomic.Bool // this daemon has asked the broker to end the membership
 
 	mu      sync.Mutex
@@ -182,7 +184,7 @@ func (m *meshRun) status(ctx context.Context) bus.MeshStatus {
 	s := bus.MeshStatus{
 		Mesh: m.joined.Slug, Name: m.joined.Name, MeshID: m.joined.MeshID, MemberID: m.joined.MemberID, Pubkey: m.joined.Pubkey,
 		DisplayName: m.roster.name(m.joined.Pubkey), BrokerURL: m.joined.BrokerURL, Link: string(st.Phase), Error: st.Err, Since: st.Since.UnixMilli(), Outbox: map[string]int{},
-		Peers: m.roster.connected(),
+		Peers: m.roster.connected(), Disbelieved: int(m.disbelieved.Load()),
 	}
 	m.mu.Lock()
 	if m.ended != nil {

@@ -54,7 +54,9 @@ INSERT INTO indexed VALUES(0);`, `
 CREATE INDEX messages_closed ON messages(mesh, target_spec, seq) WHERE undecryptable AND to_kind = 'topic';`, `
 ALTER TABLE deliveries ADD COLUMN pushed_via TEXT;
 ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE deliveries ADD COLUMN evidence TEXT;`}
+ALTER TABLE deliveries ADD COLUMN evidence TEXT;`, `
+CREATE INDEX messages_cmid ON messages(client_message_id);
+CREATE INDEX messages_broker ON messages(broker_message_id) WHERE broker_message_id IS NOT NULL;`}
 
 // columns of messages m, in the order scanMessage reads them.
 const columns = `m.id, m.seq, m.mesh, m.sender, m.client_message_id, coalesce(m.broker_message_id, ''), m.sender_key,
