@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"claudemesh/bridge"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
@@ -15,14 +16,15 @@ import (
 
 // Register makes a session live. One with the same id that is live is replaced in the same write and returned as
 // replaced, so that its links and grants can be taken down. The session gets the key pair that its name had on this mesh
-// before, unless a live session holds it; then another of the name's key pairs or a new one.
-// Errors: ErrBadRegistration, ErrTokenInUse.
+// before, unless a live session holds it; then another of the name's key pairs or a new one. A conversation that is known has
+// a key of its own, see [Registration].
+// Errors: ErrBadRegistration, ErrTokenInUse, *HeldError.
 func (s *Store) Register(ctx context.Context, r Registration) (registered Session, replaced *Session, err error) {
-	if r.Mesh == "" || r.Name == "" || r.TokenHash == [32]byte{} || r.PID < 0 {
+	if r.Mesh == "" || r.Name == "" && r.DefaultName == "" || r.TokenHash == [32]byte{} || r.PID < 0 {
 		return Session{}, nil, fmt.Errorf("register session: %w: mesh, name and token are required", ErrBadRegistration)
 	}
-	if r.ID == "" {
-		r.ID = uuid.NewString()
+	if len(r.Conversation) > MaxConversation {
+		return Session{}, nil, fmt.Errorf("register session: %w: a conversation's id has at most %d bytes", ErrBadRegistration, MaxConversation)
 	}
 	err = s.db.Write(ctx, func(tx *groupcommit.Tx) error {
 		registered, replaced, err = s.register(tx, r)
@@ -35,6 +37,12 @@ func (s *Store) Register(ctx context.Context, r Registration) (registered Sessio
 }
 
 func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session, replaced *Session, err error) {
+	var known conversation
+	if r.OwnKey { // nothing of what others have left behind is taken up
+		r.ID, r.Name, r.Continue = cmp.Or(r.ID, uuid.NewString()), cmp.Or(r.Name, r.DefaultName), false
+	} else if known, err = takeUp(tx, &r); err != nil {
+		return Session{}, nil, err
+	}
 	before, err := first(collect(tx.Query(selectByID, r.ID)))
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Session{}, nil, err
@@ -51,7 +59,7 @@ func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return Session{}, nil, err
 	}
-	public, secret, err := s.keyFor(tx, r, before.PublicKey)
+	public, secret, err := s.keyFor(tx, r, known, before.PublicKey)
 	if err != nil {
 		return Session{}, nil, err
 	}
@@ -68,21 +76,31 @@ func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session
 	}
 	now := s.now()
 	if _, err := tx.Exec(insertSession, r.ID, r.Mesh, r.Name, secret.Reveal(), public, r.TokenHash[:], r.PID, r.StartTime, r.Cwd,
-		r.Role, groups, caps, r.OnlyMesh, now, now, r.Parent); err != nil {
+		r.Role, groups, caps, r.OnlyMesh, now, now, r.MessageMode, r.Nudge, r.Conversation, r.Parent); err != nil {
 		return Session{}, nil, err
 	}
-	return Session{
+	registered = Session{
 		ID: r.ID, Mesh: r.Mesh, Name: r.Name, KeySecret: secret, PublicKey: public, TokenHash: r.TokenHash, PID: r.PID,
 		StartTime: r.StartTime, Cwd: r.Cwd, Role: r.Role, Groups: r.Groups, Caps: r.Caps, OnlyMesh: r.OnlyMesh, Parent: r.Parent,
 		RegisteredAt: fromMillis(now), LastSeenAt: fromMillis(now),
-	}, replaced, nil
+		MessageMode: r.MessageMode, Nudge: r.Nudge, Conversation: r.Conversation,
+	}
+	if r.OwnKey {
+		return registered, replaced, nil
+	}
+	return registered, replaced, s.keep(tx, registered)
 }
 
-func (s *Store) keyFor(tx *groupcommit.Tx, r Registration, before string) (public string, secret Secret, err error) {
+// keyFor is the key pair of a new session: its own, else that of its conversation, else one of its name.
+func (s *Store) keyFor(tx *groupcommit.Tx, r Registration, known conversation, before string) (public string, secret Secret, err error) {
 	if r.OwnKey {
 		return s.newKey()
 	}
-	return s.identity(tx, r.Mesh, r.Name, before)
+	public, secret, err = s.conversationKey(tx, r.Mesh, known)
+	if err == nil && public == "" {
+		public, secret, err = s.identity(tx, r.Mesh, r.Name, before)
+	}
+	return public, secret, err
 }
 
 // identity finds a key pair of this name that no live session holds, or makes one. preferred is the public key the
