@@ -91,6 +91,8 @@ func explain(err error) *failure {
 		api     *bus.APIError
 		ambig   *mesh.ErrAmbiguous
 		exists  *existsError
+		ci      *ciError
+		manager *noServiceError
 	)
 	switch {
 	// First those that wrap others.
@@ -122,6 +124,10 @@ func explain(err error) *failure {
 		f.Code, f.Exit, f.Hint = "bad_target", exitUsage, "a target is a display name, 16 to 64 hex digits of a key, @group, '#topic' or '*'"
 	case errors.As(err, &exists):
 		f.Code, f.Exit, f.Hint = "file_exists", exitConflict, "name another one with --out, or replace it with --force"
+	case errors.As(err, &ci):
+		f.Code, f.Exit, f.Hint = "ci", exitConflict, "if it is none: claudemesh daemon install-service --force"
+	case errors.As(err, &manager):
+		f.Code, f.Exit, f.Hint = "no_service_manager", exitConflict, "the daemon starts with the first command that needs it, or by: claudemesh daemon up"
 	case errors.As(err, &start):
 		f.Code, f.Hint = "daemon_start_failed", start.hint()
 	case errors.As(err, &paused):

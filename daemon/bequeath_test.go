@@ -167,6 +167,7 @@ func TestSessionsThatSessionsMake(t *testing.T) {
 		if child.Pubkey == was.Pubkey || child.Role != "" || len(child.Groups) != 0 {
 			t.Errorf("%+v", child)
 		}
+		must(t, d.session.SetConversation(t.Context(), child.ID, "talk")) // as a hook of its client says
 		must(t, d.endSession(t.Context(), child.ID))
 		again, err := register(t, d, bus.User, bus.SessionStart{Name: "talker", Conversation: "talk"})
 		must(t, err)

@@ -44,7 +44,7 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	return info, nil
 }
 
-// beginSession registers a session for actor and gives it its token, its link and what waits for it.
+// beginSession registers a session and gives it its token, its link and what waits for it.
 func (d *Daemon) beginSession(ctx context.Context, actor string, req bus.SessionStart) (info bus.SessionInfo, err error) {
 	m, err := d.mesh(req.Mesh)
 	if err != nil {
@@ -73,8 +73,8 @@ func (d *Daemon) beginSession(ctx context.Context, actor string, req bus.Session
 	}
 	r := session.Registration{
 		ID: req.ID, Mesh: req.Mesh, Name: req.Name, PID: req.PID, StartTime: req.StartTime, Cwd: req.Cwd, Role: req.Role,
-		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token), MessageMode: req.MessageMode, Nudge: req.Nudge,
-		Conversation: req.Conversation, Continue: req.Continue, DefaultName: req.DefaultName, Parent: parent.ID, OwnKey: parent.Caps != nil,
+		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token), Parent: parent.ID, OwnKey: parent.Caps != nil, MessageMode: req.MessageMode, Nudge: req.Nudge,
+		Conversation: req.Conversation, Continue: req.Continue, DefaultName: req.DefaultName,
 	}
 	for _, g := range req.Groups {
 		r.Groups = append(r.Groups, encodeGroup(g))

@@ -11,17 +11,19 @@ import (
 	"unicode/utf8"
 
 	"claudemesh/mcp/feed"
+	"claudemesh/mcp/frame"
 )
 
 func TestTheLongestMessageFitsALine(t *testing.T) {
 	for _, char := range []string{"<", "\x01", "\"", "\xff", "ä", "<channel>"} {
 		it := item("m1", strings.Repeat(char, 1<<20))
 		it.FromName, it.Topic, it.Repeat, it.Trust = it.Body, it.Body, true, "changed"
-		raw, err := channelMessage(it)
+		content, meta := frame.Channel(it)
+		raw, err := json.Marshal(channelParams{content, meta})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(raw) > maxLineOut || bytes.ContainsRune(raw, '\n') || !utf8.Valid(raw) || !json.Valid(raw) {
+		if len(raw) > 1<<20 || bytes.ContainsRune(raw, '\n') || !utf8.Valid(raw) || !json.Valid(raw) {
 			t.Errorf("%q repeated: %d bytes", char, len(raw))
 		}
 	}

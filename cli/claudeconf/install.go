@@ -143,21 +143,6 @@ func (s Setup) write(l *ledger, p *plan) error {
 	return nil
 }
 
-// Service reads and sets the note that this installation has set up the daemon's service.
-func (s Setup) Service(ctx context.Context, set *bool) (bool, error) {
-	release, err := s.lock(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer release()
-	l, err := s.readLedger()
-	if err != nil || set == nil || l.Service == *set {
-		return l != nil && l.Service, err
-	}
-	l.Service = *set
-	return l.Service, s.writeLedger(l)
-}
-
 // writeSkill writes our SKILL.md. One that somebody has changed, or put there, is kept.
 func (s Setup) writeSkill(l *ledger, text []byte) (Change, error) {
 	path := s.Claude.Skill

@@ -33,8 +33,6 @@ type ledger struct {
 	Files   map[string]record `json:"files,omitempty"` // by absolute path
 	Skill   map[string]string `json:"skill,omitempty"` // SHA-256 of each file that we wrote, by absolute path
 	Dirs    []string          `json:"dirs,omitempty"`  // directories that we made, outermost first
-	// Service is the caller's word that it installed the daemon's service.
-	Service bool `json:"service,omitempty"`
 }
 
 // record is one file as it was, and what we wrote.
@@ -111,7 +109,7 @@ func (s Setup) readLedger() (*ledger, error) {
 
 func (s Setup) writeLedger(l *ledger) error {
 	path := filepath.Join(s.Dir, ledgerFile)
-	if len(l.Files) == 0 && len(l.Skill) == 0 && len(l.Dirs) == 0 && !l.Service {
+	if len(l.Files) == 0 && len(l.Skill) == 0 && len(l.Dirs) == 0 {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

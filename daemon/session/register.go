@@ -1,15 +1,12 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/google/uuid"
 
 	"claudemesh/daemon/groupcommit"
 )
@@ -37,10 +34,8 @@ func (s *Store) Register(ctx context.Context, r Registration) (registered Sessio
 }
 
 func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session, replaced *Session, err error) {
-	var known conversation
-	if r.OwnKey { // nothing of what others have left behind is taken up
-		r.ID, r.Name, r.Continue = cmp.Or(r.ID, uuid.NewString()), cmp.Or(r.Name, r.DefaultName), false
-	} else if known, err = takeUp(tx, &r); err != nil {
+	known, err := takeUp(tx, &r)
+	if err != nil {
 		return Session{}, nil, err
 	}
 	before, err := first(collect(tx.Query(selectByID, r.ID)))
@@ -76,7 +71,7 @@ func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session
 	}
 	now := s.now()
 	if _, err := tx.Exec(insertSession, r.ID, r.Mesh, r.Name, secret.Reveal(), public, r.TokenHash[:], r.PID, r.StartTime, r.Cwd,
-		r.Role, groups, caps, r.OnlyMesh, now, now, r.MessageMode, r.Nudge, r.Conversation, r.Parent); err != nil {
+		r.Role, groups, caps, r.OnlyMesh, now, now, r.Parent, r.MessageMode, r.Nudge, r.Conversation); err != nil {
 		return Session{}, nil, err
 	}
 	registered = Session{
@@ -85,20 +80,17 @@ func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session
 		RegisteredAt: fromMillis(now), LastSeenAt: fromMillis(now),
 		MessageMode: r.MessageMode, Nudge: r.Nudge, Conversation: r.Conversation,
 	}
-	if r.OwnKey {
-		return registered, replaced, nil
-	}
 	return registered, replaced, s.keep(tx, registered)
 }
 
-// keyFor is the key pair of a new session: its own, else that of its conversation, else one of its name.
+// keyFor is the key pair of a registration: one that nobody had, the one of its conversation, or one of its name.
 func (s *Store) keyFor(tx *groupcommit.Tx, r Registration, known conversation, before string) (public string, secret Secret, err error) {
 	if r.OwnKey {
 		return s.newKey()
 	}
 	public, secret, err = s.conversationKey(tx, r.Mesh, known)
 	if err == nil && public == "" {
-		public, secret, err = s.identity(tx, r.Mesh, r.Name, before)
+		return s.identity(tx, r.Mesh, r.Name, before)
 	}
 	return public, secret, err
 }

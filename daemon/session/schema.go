@@ -64,14 +64,14 @@ ALTER TABLE sessions ADD COLUMN parent TEXT NOT NULL DEFAULT '';
 CREATE INDEX sessions_parent ON sessions(parent) WHERE ended_at IS NULL AND parent <> '';`}
 
 const columns = `id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role, "groups", caps, only_mesh,
- registered_at, last_seen_at, coalesce(ended_at, 0), presence, wake, message_mode, nudge, conversation, parent`
+ registered_at, last_seen_at, coalesce(ended_at, 0), presence, parent, wake, message_mode, nudge, conversation`
 
 const (
 	selectByID    = `SELECT ` + columns + ` FROM sessions WHERE id = ?`
 	selectByToken = `SELECT ` + columns + ` FROM sessions WHERE token_hash = ? AND ended_at IS NULL`
 	selectLive    = `SELECT ` + columns + ` FROM sessions WHERE ended_at IS NULL ORDER BY registered_at, id`
 	insertSession = `INSERT INTO sessions(id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role,
- "groups", caps, only_mesh, registered_at, last_seen_at, message_mode, nudge, conversation, parent)
+ "groups", caps, only_mesh, registered_at, last_seen_at, parent, message_mode, nudge, conversation)
  VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	selectChildren = `SELECT ` + columns + ` FROM sessions WHERE parent = ? AND ended_at IS NULL AND parent <> '' ORDER BY registered_at, id`
 	deleteSession  = `DELETE FROM sessions WHERE id = ?`

@@ -149,7 +149,7 @@ func collect(rows *sql.Rows, err error) ([]Session, error) {
 		var hash, groups, caps []byte
 		var registered, seen, ended int64
 		if err := rows.Scan(&s.ID, &s.Mesh, &s.Name, &secret, &s.PublicKey, &hash, &s.PID, &s.StartTime, &s.Cwd, &s.Role,
-			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended, &s.Presence, &s.Wake, &s.MessageMode, &s.Nudge, &s.Conversation, &s.Parent); err != nil {
+			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended, &s.Presence, &s.Parent, &s.Wake, &s.MessageMode, &s.Nudge, &s.Conversation); err != nil {
 			return nil, fmt.Errorf("read sessions: %w", err)
 		}
 		s.KeySecret = Secret(secret)

@@ -10,6 +10,7 @@ package frame
 
 import (
 	"encoding/hex"
+	"fmt"
 	"strings"
 
 	"claudemesh/bus"
@@ -173,3 +174,29 @@ func body(item bus.InboxItem) string {
 	}
 	return s
 }
+
+// Digest is the notification that n further messages like last wait in the inbox and are not shown, because too many came at once.
+func Digest(last bus.InboxItem, n int) (content string, meta map[string]string) {
+	name := Line(last.FromName)
+	meta = map[string]string{"kind": KindDigest}
+	for _, a := range attributes(last) {
+		switch a.key {
+		case "from_name", "from_key", "from_member", "mesh":
+			meta[a.key] = a.value
+		}
+	}
+	if name == "" {
+		name = "unknown"
+	}
+	what := "more messages"
+	if n == 1 {
+		what = "more message"
+	}
+	return fmt.Sprintf("%s] %d %s from %s: claudemesh inbox --unread", ours, n, what, name), meta
+}
+
+// Text is a longer text that a stranger wrote, fit to stand where a model reads it: cleaned and guarded as the text of a message is, and not bounded.
+func Text(s string) string { return guard(clean(s)) }
+
+// Note is a line of ours. No text of a peer can pass for one; what it says of a peer must have gone through [Line].
+func Note(text string) string { return ours + ": " + text + "]" }
