@@ -48,7 +48,7 @@ func (d *Daemon) attachClient(ctx context.Context, req bus.SessionAttach) (bus.S
 		return bus.SessionInfo{}, fmt.Errorf("list sessions: %w", err)
 	}
 	for _, s := range live {
-		if s.PID == req.PID && s.StartTime == start && s.Mesh == slug {
+		if s.PID == req.PID && s.StartTime == start && s.Mesh == slug && s.Parent == "" { // a session could name any process
 			info := d.sessionInfo(s)
 			info.TokenFile = d.tokenPath(s.ID)
 			return info, nil
@@ -118,7 +118,7 @@ func (d *Daemon) attached(ctx context.Context, ev bus.HookEvent) (session.Sessio
 		return session.Session{}, "", fmt.Errorf("list sessions: %w", err)
 	}
 	for _, s := range live {
-		if ev.PID != 0 && s.PID == ev.PID || ev.Conversation != "" && s.Conversation == ev.Conversation {
+		if s.Parent == "" && (ev.PID != 0 && s.PID == ev.PID || ev.Conversation != "" && s.Conversation == ev.Conversation) {
 			token := ""
 			if ev.Event == eventSessionStart {
 				token = d.tokenPath(s.ID)

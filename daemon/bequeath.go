@@ -52,6 +52,18 @@ func (d *Daemon) bequeath(ctx context.Context, actor string, req *bus.SessionSta
 	return parent, nil
 }
 
+// stillThere refuses a child whose maker ended, or was replaced, while it was registered: it would not have been found among the children that end with it.
+func (d *Daemon) stillThere(ctx context.Context, parent session.Session) error {
+	if parent.ID == "" {
+		return nil
+	}
+	now, err := d.caller(ctx, parent.ID)
+	if err == nil && now.TokenHash != parent.TokenHash {
+		err = &bus.APIError{Code: 401, Reason: "no_session", Detail: "this session was replaced"}
+	}
+	return err
+}
+
 // withinLimits refuses what a limited session asks for its child and lacks itself. Beside capabilities that is another mesh, whose mail it does not get, and
 // groups that it is not in, unless it may choose its own.
 func (d *Daemon) withinLimits(parent session.Session, req *bus.SessionStart) error {
@@ -111,6 +123,22 @@ func (d *Daemon) endChildren(ctx context.Context, id string) error {
 			return fmt.Errorf("end child session: %w", err)
 		default:
 			if err := d.dropSession(ctx, ended); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// endOrphans ends sessions whose maker has ended without them: the process was killed between the two.
+func (d *Daemon) endOrphans(ctx context.Context) error {
+	live, err := d.session.Live(ctx)
+	if err != nil {
+		return fmt.Errorf("list sessions: %w", err)
+	}
+	for _, s := range live {
+		if s.Parent != "" && !slices.ContainsFunc(live, func(p session.Session) bool { return p.ID == s.Parent }) {
+			if err := d.endChildren(ctx, s.Parent); err != nil {
 				return err
 			}
 		}

@@ -130,6 +130,65 @@ func TestSessionsThatSessionsMake(t *testing.T) {
 			t.Error("the link of a grandchild stands")
 		}
 	})
+	t.Run("what a crash left of a session that has ended is ended", func(t *testing.T) {
+		_, err := register(t, d, bus.User, bus.SessionStart{Name: "a", ID: "lost-1"})
+		must(t, err)
+		for i, parent := range []string{"lost-1", "lost-2"} {
+			_, err = register(t, d, parent, bus.SessionStart{Name: "b", ID: fmt.Sprintf("lost-%d", i+2)})
+			must(t, err)
+		}
+		_, err = d.session.End(t.Context(), "lost-1") // and no more: the process was killed here
+		must(t, err)
+		must(t, d.endOrphans(t.Context()))
+		for _, id := range []string{"lost-2", "lost-3"} {
+			if s, err := d.session.Get(t.Context(), id); err != nil || s.EndedAt.IsZero() {
+				t.Errorf("%s goes on: %v", id, err)
+			}
+		}
+	})
+	t.Run("what is registered while its maker ends, ends", func(t *testing.T) {
+		_, err := register(t, d, bus.User, bus.SessionStart{Name: "racer", ID: "racer"})
+		must(t, err)
+		before, err := d.session.Get(t.Context(), "racer")
+		must(t, err)
+		must(t, d.stillThere(t.Context(), before))
+		_, err = register(t, d, bus.User, bus.SessionStart{Name: "racer", ID: "racer"})
+		must(t, err)
+		refusedWith(t, d.stillThere(t.Context(), before), 401, "no_session")
+		must(t, d.endSession(t.Context(), "racer"))
+		refusedWith(t, d.stillThere(t.Context(), before), 401, "no_session")
+	})
+	t.Run("a limited one takes up no conversation", func(t *testing.T) {
+		was, err := register(t, d, bus.User, bus.SessionStart{Name: "talker", Role: "boss", Groups: []mesh.Group{{Name: "boss"}}, Conversation: "talk"})
+		must(t, err)
+		must(t, d.endSession(t.Context(), was.ID))
+		child, err := register(t, d, "p-limited", bus.SessionStart{Name: "x", Caps: []string{}, Conversation: "talk"})
+		must(t, err)
+		if child.Pubkey == was.Pubkey || child.Role != "" || len(child.Groups) != 0 {
+			t.Errorf("%+v", child)
+		}
+		must(t, d.session.SetConversation(t.Context(), child.ID, "talk")) // as a hook of its client says
+		must(t, d.endSession(t.Context(), child.ID))
+		again, err := register(t, d, bus.User, bus.SessionStart{Name: "talker", Conversation: "talk"})
+		must(t, err)
+		if again.Pubkey != was.Pubkey || len(again.Groups) != 1 {
+			t.Errorf("the conversation became %+v", again)
+		}
+	})
+	t.Run("a client that acts as the user is not taken for a session that a session made", func(t *testing.T) {
+		child, err := register(t, d, "p-limited", bus.SessionStart{Name: "x", Caps: []string{}})
+		must(t, err)
+		for _, id := range []string{"p-free", "p-bound", "p-profile", "p-nothing"} { // the same process as the child's
+			must(t, d.endSession(t.Context(), id))
+		}
+		s, err := d.session.Get(t.Context(), child.ID)
+		must(t, err)
+		got, _, err := d.attached(t.Context(), bus.HookEvent{PID: s.PID})
+		must(t, err)
+		if got.ID == child.ID {
+			t.Error("it is")
+		}
+	})
 	t.Run("there is an end to it", func(t *testing.T) {
 		_, err := register(t, d, bus.User, bus.SessionStart{Name: "many", ID: "many"})
 		must(t, err)

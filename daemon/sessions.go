@@ -83,6 +83,9 @@ func (d *Daemon) beginSession(ctx context.Context, actor string, req bus.Session
 	if err != nil {
 		return info, err
 	}
+	if err := d.stillThere(ctx, parent); err != nil {
+		return info, errors.Join(err, d.endSession(ctx, s.ID))
+	}
 	if replaced != nil {
 		if err := d.endChildren(ctx, replaced.ID); err != nil {
 			return info, errors.Join(err, d.endSession(ctx, s.ID))
@@ -275,6 +278,9 @@ func (d *Daemon) dropSession(ctx context.Context, s session.Session) error {
 // resumeSessions brings the sessions of the last run back whose process still runs, and ends the others.
 func (d *Daemon) resumeSessions(ctx context.Context) error {
 	if err := d.reap(ctx); err != nil {
+		return err
+	}
+	if err := d.endOrphans(ctx); err != nil {
 		return err
 	}
 	live, err := d.session.Live(ctx)

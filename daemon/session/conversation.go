@@ -107,6 +107,10 @@ func (s *Store) keep(tx *groupcommit.Tx, live Session) error {
 	if live.Conversation == "" {
 		return nil
 	}
+	var secret string
+	if found, err := tx.One(selectIdentity, []any{live.Mesh, live.PublicKey}, &secret); err != nil || !found {
+		return err // its key is its own (Registration.OwnKey): the conversation stays whose it is
+	}
 	groups := live.Groups
 	if groups == nil {
 		groups = []string{}
