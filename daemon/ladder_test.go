@@ -48,7 +48,8 @@ func (l *laddered) receive(text, priority string) inbox.Message {
 	l.t.Helper()
 	p := sealed(l.t, l.sender, l.me.Pubkey, text)
 	p.MessageID, p.ClientMessageID, p.Priority = "broker-"+text, "client-"+text, priority
-	must(l.t, l.m.Push(l.t.Context(), bridge.Source{Session: l.me.ID, Key: l.me.Pubkey}, []wire.Push{p}))
+	_, err := l.m.Push(l.t.Context(), bridge.Source{Session: l.me.ID, Key: l.me.Pubkey}, []wire.Push{p})
+	must(l.t, err)
 	rows, err := l.d.inbox.Waiting(l.t.Context(), l.me.ID, 0)
 	must(l.t, err)
 	return rows[len(rows)-1].Message
@@ -177,7 +178,10 @@ func TestAHookThatWaitsWakesItsClient(t *testing.T) {
 		t.Error("an older one stays")
 	}
 	msg := l.receive("hello", wire.PriorityNext)
-	eventually(t, "a poke", func() bool { m, err := l.rungs[bus.RungWake].NextMsg(patience); return err == nil && m != nil && l.d.ladder.of(l.me.ID).info().Waiting })
+	eventually(t, "a poke", func() bool {
+		m, err := l.rungs[bus.RungWake].NextMsg(patience)
+		return err == nil && m != nil && l.d.ladder.of(l.me.ID).info().Waiting
+	})
 	if reply := wait(bus.HookWait{Waiter: "w2"}); texts(reply.Items) != "hello " {
 		t.Fatalf("the hook is given %q", texts(reply.Items))
 	}
