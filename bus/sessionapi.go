@@ -162,6 +162,10 @@ type HookWait struct {
 	First        bool   `json:"first,omitempty"`
 	PID          int    `json:"pid,omitempty"` // of the client, when it tells
 	Conversation string `json:"conversation,omitempty"`
+	// Event and Cwd are what the client started the hook for, and where. The client starts it beside the other hooks of the event: at SessionStart it may be
+	// the first that the daemon hears of the client, and makes it a session as they do.
+	Event string `json:"event,omitempty"`
+	Cwd   string `json:"cwd,omitempty"`
 }
 
 // Nudge is published on WakeSubject(…, RungNudge).
