@@ -55,6 +55,7 @@ type Daemon struct {
 	boxes    *mesh.Boxes
 
 	transfers *transfers
+	ladder    *ladder
 
 	started time.Time
 	notices []string
@@ -67,6 +68,8 @@ type Daemon struct {
 	meshes map[string]*meshRun // by slug
 	config sync.Mutex          // one change of config.json at a time
 	taps   sync.Mutex          // one change of the tap's token at a time
+
+	attaching sync.Mutex // one client that nobody launched at a time
 
 	stopOnce sync.Once
 	stopErr  error
@@ -117,6 +120,8 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := d.openBus(ctx); err != nil {
 		return nil, err
 	}
+	d.ladder = newLadder(d)
+	d.tasks.Go(func() { d.ladder.run(d.ctx) })
 	if err := d.openBroker(ctx); err != nil {
 		return nil, err
 	}
