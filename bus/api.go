@@ -285,6 +285,7 @@ type MeshStatus struct {
 	Sessions    int            `json:"sessions"`
 	Outbox      map[string]int `json:"outbox"` // rows per status
 	Unread      int            `json:"unread"`
+	Peers       int            `json:"peers"`            // sessions of anybody that are connected, as the broker said last; 0 while the link is down
 	Server      *MeshServer    `json:"server,omitempty"` // only when asked for, and the broker answered
 	// Disbelieved counts the receipts, since the daemon's start, that were not signed or whose signature did not hold.
 	Disbelieved int `json:"disbelieved_receipts,omitempty"`

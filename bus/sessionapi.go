@@ -6,9 +6,9 @@ import "claudemesh/mesh"
 
 // SessionStart registers a running program as a session. A session may register others, limited to what it may do itself.
 type SessionStart struct {
-	ID        string       `json:"id,omitempty"` // minted when empty; one subject token
+	ID        string       `json:"id,omitempty"` // one subject token; when empty, Conversation if it is a UUID and free, else one is minted
 	Mesh      string       `json:"mesh"`
-	Name      string       `json:"name"`
+	Name      string       `json:"name"` // when empty, that of the conversation, else DefaultName
 	PID       int          `json:"pid"`
 	StartTime string       `json:"start_time,omitempty"` // as the operating system tells it; looked up when empty
 	Cwd       string       `json:"cwd,omitempty"`
@@ -20,6 +20,8 @@ type SessionStart struct {
 	// that the conversation had on that mesh, whatever its name. With Continue and no Conversation, it is the last one of the same mesh and Cwd.
 	Conversation string `json:"conversation,omitempty"`
 	Continue     bool   `json:"continue,omitempty"`
+	// DefaultName is the name of a session that has none and takes up no conversation that had one. Role and Groups are the conversation's when empty.
+	DefaultName string `json:"default_name,omitempty"`
 	// MessageMode is push (default), inbox or off: with the last two nothing is shown unasked. The stricter of this and the member's own choice holds.
 	MessageMode string `json:"message_mode,omitempty"`
 	// Nudge allows the last rung of the wake ladder: a line without content on the client's own inbox socket.
@@ -121,6 +123,8 @@ type HookEvent struct {
 	StopActive   bool   `json:"stop_active,omitempty"`  // of Stop: the turn went on because of a hook
 	PID          int    `json:"pid,omitempty"`          // of the client, when it tells
 	Drain        bool   `json:"drain,omitempty"`        // hand over what waits
+	// Seen are the ids of messages that the client's own words to its hook hold: it has put them before the model.
+	Seen []string `json:"seen,omitempty"`
 }
 
 // HookReply answers hook and hook-wait. What is in Items must be shown; More says what was left out.

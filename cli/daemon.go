@@ -30,6 +30,7 @@ const stopLimit = 10 * time.Second
 func daemonVerb() verb {
 	return verb{name: "daemon", short: "the background process that keeps messages and links", subs: []verb{
 		daemonUpVerb(), daemonDownVerb(), daemonRestartVerb(), daemonStatusVerb(), daemonVersionVerb(), outboxVerb(),
+		daemonInstallServiceVerb(), daemonUninstallServiceVerb(),
 	}}
 }
 

@@ -91,6 +91,8 @@ func explain(err error) *failure {
 		api     *bus.APIError
 		ambig   *mesh.ErrAmbiguous
 		exists  *existsError
+		ci      *ciError
+		manager *noServiceError
 	)
 	switch {
 	// First those that wrap others.
@@ -122,6 +124,10 @@ func explain(err error) *failure {
 		f.Code, f.Exit, f.Hint = "bad_target", exitUsage, "a target is a display name, 16 to 64 hex digits of a key, @group, '#topic' or '*'"
 	case errors.As(err, &exists):
 		f.Code, f.Exit, f.Hint = "file_exists", exitConflict, "name another one with --out, or replace it with --force"
+	case errors.As(err, &ci):
+		f.Code, f.Exit, f.Hint = "ci", exitConflict, "if it is none: claudemesh daemon install-service --force"
+	case errors.As(err, &manager):
+		f.Code, f.Exit, f.Hint = "no_service_manager", exitConflict, "the daemon starts with the first command that needs it, or by: claudemesh daemon up"
 	case errors.As(err, &start):
 		f.Code, f.Hint = "daemon_start_failed", start.hint()
 	case errors.As(err, &paused):
@@ -186,7 +192,7 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Exit = exitPermission
 	case e.Code == 404 || e.Code == 410:
 		f.Exit = exitNotFound
-	case e.Code == 409:
+	case e.Code == 409 || e.Code == 429:
 		f.Exit = exitConflict
 	case e.Code == 400 || e.Code == 413 || e.Code == 501:
 		f.Exit = exitUsage
@@ -246,6 +252,10 @@ func apiHint(reason string, data map[string]any) string {
 		return joinedHint(joined)
 	case "payload_too_large":
 		return "send it in parts, or put it into a file that the peer can read"
+	case "pair_limit":
+		return "put what there is to say into one message, and wait before the next"
+	case "reply_loop":
+		return "ask your user whether to go on: a word of theirs lifts this"
 	case "mesh_down", "broker_timeout":
 		return "see the state of the link with: claudemesh daemon status"
 	case "broker_not_trusted":

@@ -42,6 +42,7 @@ The command gets CLAUDEMESH_SESSION_ID, CLAUDEMESH_MESH, CLAUDEMESH_DISPLAY_NAME
 		examples: []string{
 			"claudemesh session run --name alice -- sh",
 			"claudemesh session run --name bob --groups reviewers,backend:lead --mesh team -- claude",
+			"claudemesh session run --name reader --caps dm,state-read -- sh",
 		},
 		fails: []string{"3  no name or no command; the name reads as another kind of target", "5  no such mesh", "126, 127  the command cannot be run, or is not there"},
 		flags: []urfave.Flag{
@@ -49,19 +50,23 @@ The command gets CLAUDEMESH_SESSION_ID, CLAUDEMESH_MESH, CLAUDEMESH_DISPLAY_NAME
 			&urfave.StringFlag{Name: "role", Usage: "its `ROLE`, told to peers"},
 			&urfave.StringFlag{Name: "groups", Usage: "groups it is in: `G1,G2:ROLE`"},
 			&urfave.BoolFlag{Name: "only-mesh", Usage: "it may use no other mesh than its own"},
+			capsFlag(),
 		},
 		run: func(ctx context.Context, c *call) error {
+			caps, shown, err := c.caps()
+			if err != nil || shown {
+				return err
+			}
 			if err := c.want(1, -1, "claudemesh session run --name NAME -- COMMAND…"); err != nil {
 				return err
 			}
-			req := bus.SessionStart{Name: strings.TrimSpace(c.cmd.String("name")), PID: os.Getpid(), Role: c.cmd.String("role"), OnlyMesh: c.cmd.Bool("only-mesh")}
+			req := bus.SessionStart{Name: strings.TrimSpace(c.cmd.String("name")), PID: os.Getpid(), Role: c.cmd.String("role"), Caps: caps, OnlyMesh: c.cmd.Bool("only-mesh")}
 			if req.Name == "" {
 				return usagef("a session needs a name: --name NAME")
 			}
 			if t, err := mesh.ParseTarget(req.Name); err != nil || t.Kind != mesh.TargetName {
 				return usagef("%q cannot be a session's name: it reads as another kind of target", req.Name)
 			}
-			var err error
 			if req.Groups, err = parseGroups(c.cmd.String("groups")); err != nil {
 				return err
 			}

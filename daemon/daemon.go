@@ -55,6 +55,8 @@ type Daemon struct {
 	boxes    *mesh.Boxes
 
 	transfers *transfers
+	guard     *guard
+	ladder    *ladder
 
 	started time.Time
 	notices []string
@@ -67,6 +69,8 @@ type Daemon struct {
 	meshes map[string]*meshRun // by slug
 	config sync.Mutex          // one change of config.json at a time
 	taps   sync.Mutex          // one change of the tap's token at a time
+
+	attaching sync.Mutex // one client that nobody launched at a time
 
 	stopOnce sync.Once
 	stopErr  error
@@ -100,7 +104,7 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := os.Chmod(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("close daemon directory: %w", err)
 	}
-	d := &Daemon{opt: o, started: o.Clock.Now(), boxes: mesh.NewBoxes(sharedKeys), meshes: map[string]*meshRun{}, done: make(chan struct{})}
+	d := &Daemon{opt: o, started: o.Clock.Now(), boxes: mesh.NewBoxes(sharedKeys), guard: newGuard(o.PairRate, o.PairReplies), meshes: map[string]*meshRun{}, done: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if d.lock, err = bus.AcquireLock(o.Dir); err != nil {
 		d.cancel()
@@ -117,6 +121,8 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := d.openBus(ctx); err != nil {
 		return nil, err
 	}
+	d.ladder = newLadder(d)
+	d.tasks.Go(func() { d.ladder.run(d.ctx) })
 	if err := d.openBroker(ctx); err != nil {
 		return nil, err
 	}

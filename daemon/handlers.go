@@ -67,10 +67,15 @@ func (d *Daemon) serve() error {
 		{bus.OpSessionEnd, userOnly(d.stopSession)},
 		{bus.OpSessionList, d.listSessions},
 		{bus.OpSessionMe, d.sessionMe},
+		{bus.OpSessionAttach, userOnly(d.attachSession)},
 		{bus.OpInboxList, d.listInbox},
 		{bus.OpInboxSeen, d.markSeen},
 		{bus.OpInboxPending, d.pendingInbox},
+		{bus.OpInboxPushed, d.markPushed},
 		{bus.OpInboxSurfaced, d.markSurfaced},
+		{bus.OpShim, d.shim},
+		{bus.OpHook, d.hook},
+		{bus.OpHookWait, d.hookWait},
 		{bus.OpOutboxList, d.listOutbox},
 		{bus.OpOutboxGet, d.getOutbox},
 		{bus.OpOutboxRequeue, userOnly(d.requeue)},
@@ -245,11 +250,15 @@ func (m *meshRun) peers(ctx context.Context, self string) (any, error) {
 		if groups == nil {
 			groups = []mesh.Group{}
 		}
-		out.Peers = append(out.Peers, bus.Peer{
+		row := bus.Peer{
 			Pubkey: p.Pubkey, MemberPubkey: p.MemberPubkey, DisplayName: printable(p.DisplayName), Status: p.Status, Summary: p.Summary, Groups: groups,
 			SessionID: p.SessionID, ConnectedAt: p.ConnectedAt, Cwd: p.Cwd, Hostname: p.Hostname, PeerType: p.PeerType, Channel: p.Channel, Model: p.Model,
 			Visible: p.Visible, Stats: asJSON(p.Stats), Profile: asJSON(p.Profile), PeerRole: role, Mesh: m.joined.Slug, IsSelf: p.MemberPubkey == m.joined.Pubkey, IsThisSession: p.Pubkey == self && role == wire.RoleSession,
-		})
+		}
+		if c := m.d.ladder.of(p.SessionID); c != nil && c.key == p.Pubkey {
+			row.Wake = c.info()
+		}
+		out.Peers = append(out.Peers, row)
 	}
 	return out, nil
 }

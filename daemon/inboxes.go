@@ -75,7 +75,7 @@ func (d *Daemon) see(ctx context.Context, c *bus.Call, items []bus.InboxItem, vi
 	if via == "" {
 		via = bus.ViaInbox
 	}
-	return d.surface(ctx, c.Actor, ids, via)
+	return d.surface(ctx, c.Actor, ids, via, inbox.EvidenceRead)
 }
 
 // items converts rows of the inbox, in their order.
@@ -119,10 +119,28 @@ func inboxItem(it inbox.Item, to string) bus.InboxItem {
 	if m.ToKind == inbox.ToTopic {
 		out.TopicID = strings.TrimPrefix(m.TargetSpec, "#")
 	}
+	out.Kind = kindOf(m)
 	if m.Undecryptable {
 		out.Body, out.State, out.Reason = "", bus.StateUndecryptable, m.Reason
 	}
 	return out
+}
+
+// kindOf is how a message was addressed, or what it is when the broker itself speaks.
+func kindOf(m inbox.Message) string {
+	switch {
+	case m.Subtype == wire.SubtypeReminder:
+		return "reminder"
+	case m.Subtype != "":
+		return "event"
+	}
+	switch m.ToKind {
+	case inbox.ToGroup, inbox.ToTopic:
+		return m.ToKind
+	case inbox.ToAll:
+		return "broadcast"
+	}
+	return "dm"
 }
 
 func (d *Daemon) markSeen(ctx context.Context, c *bus.Call) (any, error) {
@@ -134,44 +152,11 @@ func (d *Daemon) markSeen(ctx context.Context, c *bus.Call) (any, error) {
 		return nil, fmt.Errorf("mark seen: %w", err)
 	}
 	if c.Actor != bus.User && req.Via != "" {
-		if err := d.surface(ctx, c.Actor, req.IDs, req.Via); err != nil {
+		if err := d.surface(ctx, c.Actor, req.IDs, req.Via, inbox.EvidenceRead); err != nil {
 			return nil, err
 		}
 	}
 	return bus.Count{N: len(req.IDs)}, nil
-}
-
-// pendingLimit is how many messages one inbox-pending returns; the shim asks again until it gets fewer.
-const pendingLimit = 100
-
-func (d *Daemon) pendingInbox(ctx context.Context, c *bus.Call) (any, error) {
-	if c.Actor == bus.User {
-		return nil, &bus.APIError{Code: 400, Reason: "no_session", Detail: "only a session has messages pending; the user lists its inbox"}
-	}
-	pending := d.inbox.Pending
-	if d.busy(ctx, c.Actor) {
-		pending = d.inbox.PendingUrgent
-	}
-	msgs, err := pending(ctx, c.Actor, pendingLimit)
-	if err != nil {
-		return nil, fmt.Errorf("list pending messages: %w", err)
-	}
-	rows := make([]inbox.Item, 0, len(msgs))
-	for _, msg := range msgs {
-		rows = append(rows, inbox.Item{Message: msg, State: stateOf(msg)})
-	}
-	out := bus.InboxList{Items: d.items(rows), Unread: len(msgs)}
-	out.Items = out.Items[:fitting(out.Items)]
-	ids := make([]string, 0, len(out.Items))
-	for _, it := range out.Items {
-		ids = append(ids, it.ID)
-	}
-	if len(ids) > 0 {
-		if err := d.inbox.Pushed(ctx, c.Actor, ids); err != nil {
-			return nil, fmt.Errorf("mark pushed: %w", err)
-		}
-	}
-	return out, nil
 }
 
 func (d *Daemon) markSurfaced(ctx context.Context, c *bus.Call) (any, error) {
@@ -185,12 +170,12 @@ func (d *Daemon) markSurfaced(ctx context.Context, c *bus.Call) (any, error) {
 	if req.Via == "" {
 		return nil, &bus.APIError{Code: 400, Reason: "no_way", Detail: "say by which way the messages were handed over"}
 	}
-	return bus.Count{N: len(req.IDs)}, d.surface(ctx, c.Actor, req.IDs, printable(req.Via))
+	return bus.Count{N: len(req.IDs)}, d.surface(ctx, c.Actor, req.IDs, printable(req.Via), inbox.EvidenceRead)
 }
 
 // surface closes the session's delivery rows and tells the senders.
-func (d *Daemon) surface(ctx context.Context, id string, ids []string, via string) error {
-	msgs, err := d.inbox.Surfaced(ctx, id, ids, via)
+func (d *Daemon) surface(ctx context.Context, id string, ids []string, via, evidence string) error {
+	msgs, err := d.inbox.Surfaced(ctx, id, ids, via, evidence)
 	if err != nil {
 		return fmt.Errorf("mark surfaced: %w", err)
 	}

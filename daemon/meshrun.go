@@ -184,7 +184,7 @@ func (m *meshRun) status(ctx context.Context) bus.MeshStatus {
 	s := bus.MeshStatus{
 		Mesh: m.joined.Slug, Name: m.joined.Name, MeshID: m.joined.MeshID, MemberID: m.joined.MemberID, Pubkey: m.joined.Pubkey,
 		DisplayName: m.roster.name(m.joined.Pubkey), BrokerURL: m.joined.BrokerURL, Link: string(st.Phase), Error: st.Err, Since: st.Since.UnixMilli(), Outbox: map[string]int{},
-		Disbelieved: int(m.disbelieved.Load()),
+		Disbelieved: int(m.disbelieved.Load()), Peers: m.roster.connected(),
 	}
 	m.mu.Lock()
 	if m.ended != nil {

@@ -13,7 +13,6 @@ import (
 
 	"claudemesh/bridge"
 	"claudemesh/bus"
-	"claudemesh/daemon/inbox"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -30,6 +29,7 @@ type said struct {
 type spoken struct {
 	Status   string          `json:"status,omitempty"`
 	StatusAt int64           `json:"status_at,omitempty"` // Unix milliseconds
+	ByHook   bool            `json:"by_hook,omitempty"`   // the client told the status, not the session itself
 	Summary  *string         `json:"summary,omitempty"`
 	Visible  *bool           `json:"visible,omitempty"`
 	Profile  wire.SetProfile `json:"profile"`
@@ -73,21 +73,51 @@ func (m *meshRun) say(ctx context.Context, link *bridge.Link, session, op string
 		return reply, m.regroup(ctx, session, op, data)
 	}
 	s.note(op, data, m.d.opt.Clock.Now())
-	if s.busyUntil.Store(s.until()); op == wire.TypeSetStatus && session != "" && s.Status == wire.StatusIdle {
-		if err := m.offerHeld(ctx, session); err != nil {
+	s.busyUntil.Store(s.until())
+	if session != "" && op != wire.TypeSetStats {
+		if err := m.keepSaid(ctx, session, s); err != nil {
 			return nil, err
 		}
-	}
-	if session != "" && op != wire.TypeSetStats {
-		kept, err := json.Marshal(s.spoken)
-		if err != nil {
-			return nil, fmt.Errorf("keep presence: %w", err)
-		}
-		if err := m.d.session.SetPresence(ctx, session, kept); err != nil {
-			return nil, fmt.Errorf("keep presence: %w", storeError(err))
-		}
+		m.d.ladder.poke(session)
 	}
 	return reply, nil
+}
+
+// keepSaid enters what a session has said into the registry. s is locked.
+func (m *meshRun) keepSaid(ctx context.Context, session string, s *said) error {
+	kept, err := json.Marshal(s.spoken)
+	if err != nil {
+		return fmt.Errorf("keep presence: %w", err)
+	}
+	if err := m.d.session.SetPresence(ctx, session, kept); err != nil {
+		return fmt.Errorf("keep presence: %w", storeError(err))
+	}
+	return nil
+}
+
+// sayStatus tells the broker a status that a session's client told. It counts here before the broker has heard of it, and is said again over every connection.
+func (m *meshRun) sayStatus(ctx context.Context, session, status string) error {
+	s := m.saidBy(session)
+	s.Lock()
+	defer s.Unlock()
+	if s.Status == wire.StatusDND && !s.ByHook {
+		return nil
+	}
+	s.Status, s.StatusAt, s.ByHook = status, m.d.opt.Clock.Now().UnixMilli(), true
+	s.busyUntil.Store(s.until())
+	if err := m.keepSaid(ctx, session, s); err != nil {
+		return err
+	}
+	link, ok := m.links.Session(session)
+	if !ok {
+		return nil
+	}
+	data, err := json.Marshal(wire.SetStatus{Status: status})
+	if err != nil {
+		return fmt.Errorf("encode status: %w", err)
+	}
+	_, err = m.call(ctx, link, wire.TypeSetStatus, data)
+	return err
 }
 
 // recall is what a session said before this process started.
@@ -104,8 +134,11 @@ func (m *meshRun) recall(id string, presence []byte) {
 	s.busyUntil.Store(s.until())
 }
 
-// until is when the session may be disturbed again, in Unix milliseconds.
+// until is when the session may be disturbed again after what it said by hand, in Unix milliseconds.
 func (s *spoken) until() int64 {
+	if s.ByHook {
+		return 0 // a client's turns are package wake's business
+	}
 	switch s.Status {
 	case wire.StatusWorking:
 		return s.StatusAt + workingLife.Milliseconds()
@@ -115,23 +148,21 @@ func (s *spoken) until() int64 {
 	return 0
 }
 
-// busy reports whether a session is to be told of urgent messages only. Brokers leave that to us (wire.CapOwnGating): the daemon takes and keeps everything,
-// so that a sender learns that its message has arrived.
-func (m *meshRun) busy(session string) bool {
+// busyByHand reports whether a session has said that it is to be told of urgent messages only. Brokers leave that to us (wire.CapOwnGating): the daemon takes and
+// keeps everything, so that a sender learns that its message has arrived.
+func (m *meshRun) busyByHand(session string) bool {
 	m.mu.Lock()
 	s := m.said[session]
 	m.mu.Unlock()
 	return s != nil && m.d.opt.Clock.Now().UnixMilli() < s.busyUntil.Load()
 }
 
-// busy is meshRun.busy, in whatever mesh the session is.
-func (d *Daemon) busy(ctx context.Context, session string) bool {
-	s, err := d.session.Get(ctx, session)
-	if err != nil {
-		return false
-	}
-	m, err := d.mesh(s.Mesh)
-	return err == nil && m.busy(session)
+// dndByHand reports whether a session has said that it wants no disturbance; that ends by hand, too.
+func (m *meshRun) dndByHand(session string) bool {
+	m.mu.Lock()
+	s := m.said[session]
+	m.mu.Unlock()
+	return s != nil && s.busyUntil.Load() == math.MaxInt64
 }
 
 // eventProfileUpdated tells a member's connections which fields of its profile have changed.
@@ -150,19 +181,21 @@ func (m *meshRun) messageMode() string {
 	return m.mode
 }
 
-// heldAtOnce is how many held messages are announced when a session is idle again; the rest it finds by asking, as it does from time to time.
-const heldAtOnce = 1000
+func validMode(mode string) bool { return mode == "" || modeRank(mode) > 0 }
 
-// offerHeld announces to a session what was held back.
-func (m *meshRun) offerHeld(ctx context.Context, session string) error {
-	msgs, err := m.d.inbox.Pending(ctx, session, heldAtOnce)
-	if err != nil {
-		return fmt.Errorf("list held messages: %w", err)
+// modeRank orders the modes by how little is shown; 0 is no mode.
+func modeRank(mode string) int {
+	return 1 + slices.Index([]string{wire.ModePush, wire.ModeInbox, wire.ModeOff}, mode)
+}
+
+// modeOf is the message mode that holds for a session: the stricter of its own choice and its member's. Empty while the member's is not known and its own does not
+// rule showing out.
+func (m *meshRun) modeOf(own string) string {
+	member := m.messageMode()
+	if modeRank(own) > max(modeRank(member), modeRank(wire.ModePush)) {
+		return own
 	}
-	for _, msg := range msgs {
-		m.d.journal.Publish(bus.SessionMsgSubject(m.joined.Slug, session), inboxItem(inbox.Item{Message: msg, State: stateOf(msg)}, m.addressee(msg)))
-	}
-	return nil
+	return member
 }
 
 // note remembers one accepted request. What does not decode was not accepted by a broker of ours, and is not repeated to any.
@@ -171,7 +204,7 @@ func (s *spoken) note(op string, data []byte, now time.Time) {
 	case wire.TypeSetStatus:
 		var f wire.SetStatus
 		if wire.Decode(data, &f) == nil {
-			s.Status, s.StatusAt = f.Status, now.UnixMilli()
+			s.Status, s.StatusAt, s.ByHook = f.Status, now.UnixMilli(), false
 		}
 	case wire.TypeSetSummary:
 		var f wire.SetSummary

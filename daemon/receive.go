@@ -115,11 +115,9 @@ func (m *meshRun) announce(msg inbox.Message, sessions []string) {
 	slug := m.joined.Slug
 	item := inboxItem(inbox.Item{Message: msg, State: stateOf(msg)}, m.addressee(msg))
 	for _, id := range sessions {
-		if msg.Priority != wire.PriorityNow && m.busy(id) {
-			continue // offered when the session is idle; until then it finds it in its inbox
-		}
 		m.d.journal.Publish(bus.SessionMsgSubject(slug, id), item)
 	}
+	m.d.ladder.poke(sessions...)
 	switch msg.ToKind {
 	case inbox.ToSession:
 		// Nobody of this name runs. The user and the taps may hear of it, another session may not: the key stands where no session's id can.

@@ -209,6 +209,18 @@ func (r *roster) lost() {
 	r.listed = false
 }
 
+// connected counts the peers that the broker listed last, daemons' own connections left out.
+func (r *roster) connected() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.live {
+		if r.listed && p.PeerRole != wire.RoleControlPlane {
+			n++
+		}
+	}
+	return n
+}
+
 // name is the display name of a key, "" when it is not known.
 func (r *roster) name(key string) string {
 	r.mu.Lock()

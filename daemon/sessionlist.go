@@ -15,16 +15,19 @@ import (
 func (d *Daemon) sessionInfo(s session.Session) bus.SessionInfo {
 	info := bus.SessionInfo{
 		ID: s.ID, Mesh: s.Mesh, Name: s.Name, Pubkey: s.PublicKey, PID: s.PID, Cwd: s.Cwd, Role: s.Role, Groups: []mesh.Group{}, OnlyMesh: s.OnlyMesh,
-		StartedAt: s.RegisteredAt.UnixMilli(), Link: string(bridge.Closed),
+		StartedAt: s.RegisteredAt.UnixMilli(), Link: string(bridge.Closed), MessageMode: s.MessageMode, Conversation: s.Conversation,
 	}
 	for _, g := range s.Groups {
 		info.Groups = append(info.Groups, decodeGroup(g))
 	}
 	if m, err := d.mesh(s.Mesh); err == nil {
-		info.MessageMode = m.messageMode()
+		info.MessageMode = m.modeOf(s.MessageMode)
 		if l, ok := m.links.Session(s.ID); ok {
 			st := l.State()
 			info.Link, info.LinkError = string(st.Phase), st.Err
+		}
+		if c := d.ladder.of(s.ID); c != nil {
+			info.Wake = c.info()
 		}
 	}
 	return info

@@ -37,43 +37,51 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	if err := c.Decode(&req); err != nil {
 		return nil, err
 	}
-	m, err := d.mesh(req.Mesh)
+	info, err := d.beginSession(ctx, req)
 	if err != nil {
 		return nil, err
 	}
+	return info, nil
+}
+
+// beginSession registers a session and gives it its token, its link and what waits for it.
+func (d *Daemon) beginSession(ctx context.Context, req bus.SessionStart) (info bus.SessionInfo, err error) {
+	m, err := d.mesh(req.Mesh)
+	if err != nil {
+		return info, err
+	}
 	if err := checkSession(&req); err != nil {
-		return nil, err
+		return info, err
 	}
 	if req.StartTime == "" {
 		start, alive, err := d.opt.Processes.Start(req.PID)
 		if err != nil {
-			return nil, fmt.Errorf("look up process: %w", err)
+			return info, fmt.Errorf("look up process: %w", err)
 		}
 		if !alive {
-			return nil, &bus.APIError{Code: 400, Reason: "no_process", Detail: fmt.Sprintf("no process %d runs", req.PID)}
+			return info, &bus.APIError{Code: 400, Reason: "no_process", Detail: fmt.Sprintf("no process %d runs", req.PID)}
 		}
 		req.StartTime = start
 	}
 	token, err := bus.NewToken(d.opt.Rand)
 	if err != nil {
-		return nil, err
+		return info, err
 	}
 	r := session.Registration{
 		ID: req.ID, Mesh: req.Mesh, Name: req.Name, PID: req.PID, StartTime: req.StartTime, Cwd: req.Cwd, Role: req.Role,
-		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token),
+		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token), MessageMode: req.MessageMode, Nudge: req.Nudge,
+		Conversation: req.Conversation, Continue: req.Continue, DefaultName: req.DefaultName,
 	}
 	for _, g := range req.Groups {
 		r.Groups = append(r.Groups, encodeGroup(g))
 	}
-	s, replaced, err := d.session.Register(ctx, r)
+	s, replaced, err := d.register(ctx, r)
 	if err != nil {
-		if errors.Is(err, session.ErrBadRegistration) {
-			return nil, &bus.APIError{Code: 400, Reason: "bad_session", Detail: err.Error()}
-		}
-		return nil, fmt.Errorf("register session: %w", storeError(err))
+		return info, err
 	}
 	if replaced != nil {
 		d.server.Grants().Revoke(replaced.TokenHash)
+		d.ladder.leave(replaced.ID)
 		if old, err := d.mesh(replaced.Mesh); err == nil { // it may have been a session of another mesh
 			old.links.RemoveSession(replaced.ID)
 			old.forget(replaced.ID)
@@ -81,18 +89,43 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	}
 	path, err := d.writeSessionToken(s.ID, token)
 	if err != nil {
-		return nil, errors.Join(err, d.endSession(ctx, s.ID))
+		return info, errors.Join(err, d.endSession(ctx, s.ID))
 	}
 	if err := m.join(s); err != nil {
-		return nil, errors.Join(err, d.endSession(ctx, s.ID))
+		return info, errors.Join(err, d.endSession(ctx, s.ID))
 	}
 	if err := m.inheritMail(ctx, s); err != nil {
-		return nil, errors.Join(err, d.endSession(ctx, s.ID))
+		return info, errors.Join(err, d.endSession(ctx, s.ID))
 	}
 	d.opt.Log.Info("session_registered", "session", s.ID, "mesh", s.Mesh, "name", s.Name, "pid", s.PID)
-	info := d.sessionInfo(s)
+	info = d.sessionInfo(s)
 	info.TokenFile = path
 	return info, nil
+}
+
+// register writes a registration. Who holds the conversation's key may have died since the reaper last looked: that is looked at before it counts.
+func (d *Daemon) register(ctx context.Context, r session.Registration) (session.Session, *session.Session, error) {
+	s, replaced, err := d.session.Register(ctx, r)
+	var held *session.HeldError
+	if errors.As(err, &held) {
+		if err := d.reap(ctx); err != nil {
+			return s, nil, err
+		}
+		s, replaced, err = d.session.Register(ctx, r)
+	}
+	switch {
+	case err == nil:
+		return s, replaced, nil
+	case errors.As(err, &held):
+		h := held.Holder
+		return s, nil, &bus.APIError{
+			Code: 409, Reason: "conversation_live", Detail: fmt.Sprintf("that conversation's key is in use: session %s (%s, pid %d) holds it", h.ID, printable(h.Name), h.PID),
+			Data: map[string]any{"session": h.ID, "name": h.Name, "pid": h.PID, "conversation": h.Conversation},
+		}
+	case errors.Is(err, session.ErrBadRegistration):
+		return s, nil, &bus.APIError{Code: 400, Reason: "bad_session", Detail: err.Error()}
+	}
+	return s, nil, fmt.Errorf("register session: %w", storeError(err))
 }
 
 func checkSession(req *bus.SessionStart) error {
@@ -100,15 +133,21 @@ func checkSession(req *bus.SessionStart) error {
 	switch {
 	case req.ID == bus.User || req.ID == tapActor || req.ID != "" && !mesh.ValidSlug(req.ID):
 		return bad("a session id is one word of [a-z0-9-], at most 63 characters, and neither user nor tap")
-	case strings.TrimSpace(req.Name) == "" || printable(req.Name) != req.Name:
-		return bad(fmt.Sprintf("a session needs a name of at most %d bytes without control characters", wire.MaxNameBytes))
+	case req.Name == "" && req.DefaultName == "":
+		return bad("a session needs a name")
+	case !validMode(req.MessageMode):
+		return bad(fmt.Sprintf("message mode %q is none of push, inbox and off", printable(req.MessageMode)))
+	case len(req.Conversation) > session.MaxConversation || printable(req.Conversation) != req.Conversation:
+		return bad(fmt.Sprintf("a conversation's id has at most %d bytes and no control characters", session.MaxConversation))
 	case req.PID <= 0:
 		return bad("a session needs the id of its process")
 	case len(req.Cwd) > wire.MaxTextBytes || len(req.Role) > wire.MaxNameBytes || len(req.Groups) > wire.MaxGroups:
 		return bad("cwd, role or groups are too long")
 	}
-	if t, err := mesh.ParseTarget(req.Name); err != nil || t.Kind != mesh.TargetName {
-		return bad(fmt.Sprintf("%q cannot be a session's name: it reads as another kind of target", req.Name))
+	for _, name := range []string{req.Name, req.DefaultName} {
+		if err := checkName(name); err != nil {
+			return bad(err.Error())
+		}
 	}
 	for _, g := range req.Groups {
 		if t, err := mesh.ParseTarget("@" + g.Name); err != nil || t.Kind != mesh.TargetGroup || strings.Contains(g.Name, ":") || len(g.Name) > wire.MaxNameBytes {
@@ -119,6 +158,20 @@ func checkSession(req *bus.SessionStart) error {
 	grant := bus.Grant{Role: bus.RoleSession, Actor: cmp.Or(req.ID, "minted"), Mesh: req.Mesh, OnlyMesh: req.OnlyMesh, Caps: req.Caps}
 	if err := grant.Check(); err != nil {
 		return bad(err.Error())
+	}
+	return nil
+}
+
+// checkName says why a name cannot be a session's. The empty one passes: another may be used in its place.
+func checkName(name string) error {
+	if name == "" {
+		return nil
+	}
+	if strings.TrimSpace(name) == "" || printable(name) != name {
+		return fmt.Errorf("a session needs a name of at most %d bytes without control characters", wire.MaxNameBytes)
+	}
+	if t, err := mesh.ParseTarget(name); err != nil || t.Kind != mesh.TargetName {
+		return fmt.Errorf("%q cannot be a session's name: it reads as another kind of target", name)
 	}
 	return nil
 }
@@ -159,6 +212,7 @@ func (m *meshRun) join(s session.Session) error {
 	if err := m.links.AddSession(bridge.SessionIdentity{ID: s.ID, Name: s.Name, Key: key, Cwd: s.Cwd, PID: s.PID, Role: s.Role, Groups: groups}); err != nil {
 		return fmt.Errorf("open session link: %w", err)
 	}
+	m.d.ladder.join(m, s)
 	return nil
 }
 
@@ -177,6 +231,7 @@ func (m *meshRun) inheritMail(ctx context.Context, s session.Session) error {
 	if err != nil {
 		return fmt.Errorf("adopt messages: %w", err)
 	}
+	m.d.ladder.poke(s.ID)
 	if n := len(waiting) + len(orphans); n > 0 {
 		m.d.opt.Log.Info("session_inherits", "session", s.ID, "messages", n)
 	}
@@ -198,10 +253,12 @@ func (d *Daemon) endSession(ctx context.Context, id string) error {
 func (d *Daemon) dropSession(ctx context.Context, s session.Session) error {
 	d.server.Grants().Revoke(s.TokenHash)
 	_ = os.Remove(d.tokenPath(s.ID))
+	d.ladder.leave(s.ID)
 	if m, err := d.mesh(s.Mesh); err == nil {
 		m.links.RemoveSession(s.ID)
 		m.forget(s.ID)
 	}
+	d.guard.forget(s.ID)
 	if _, err := d.inbox.Abandon(ctx, s.ID); err != nil {
 		return fmt.Errorf("release messages of session: %w", err)
 	}
@@ -217,6 +274,9 @@ func (d *Daemon) resumeSessions(ctx context.Context) error {
 	live, err := d.session.Live(ctx)
 	if err != nil {
 		return fmt.Errorf("list sessions: %w", err)
+	}
+	if err := d.removeStaleTokens(live); err != nil {
+		d.notice(err.Error()) // they open nothing: their hashes are no grants
 	}
 	for _, s := range live {
 		m, err := d.mesh(s.Mesh)

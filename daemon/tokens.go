@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/renameio/v2/maybe"
 
 	"claudemesh/bus"
+	"claudemesh/daemon/session"
 )
 
 // Tokens are 64 hex digits in files of mode 0600 below the daemon directory. They travel in no reply: clients are told the file's name.
@@ -69,6 +71,24 @@ func (d *Daemon) resumeGrants(ctx context.Context) (map[bus.Hash]bus.Grant, erro
 		}
 	}
 	return grants, nil
+}
+
+// removeStaleTokens removes the token files of sessions that are not live: of a daemon that died between writing one and registering or ending its session.
+// Nothing registers while it runs: requests are served after the sessions have been resumed.
+func (d *Daemon) removeStaleTokens(live []session.Session) error {
+	files, err := os.ReadDir(filepath.Join(d.opt.Dir, tokenDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for stale session tokens: %w", err)
+	}
+	for _, f := range files {
+		if slices.ContainsFunc(live, func(s session.Session) bool { return s.ID == f.Name() }) {
+			continue
+		}
+		if err := os.Remove(d.tokenPath(f.Name())); err != nil {
+			return fmt.Errorf("remove stale session token: %w", err)
+		}
+	}
+	return nil
 }
 
 // tapActor is the actor of every tap; it is no session id, since those never equal it.

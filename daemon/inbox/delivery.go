@@ -10,15 +10,40 @@ import (
 	"claudemesh/mesh"
 )
 
-// Pending returns what a session has not been shown yet, open or pushed without proof, oldest first. limit 0 means 100. Posts of topics that wait for their
+// Waiting returns what a session has not been shown yet, open or pushed without evidence, oldest first. limit 0 means 100. Posts of topics that wait for their
 // key are left out until it has come.
-func (s *Store) Pending(ctx context.Context, session string, limit int) ([]Message, error) {
-	return collect(s.db.Query(ctx, selectWaiting, session, bound(limit)))
+func (s *Store) Waiting(ctx context.Context, session string, limit int) ([]Waiting, error) {
+	rows, err := s.db.Query(ctx, selectWaiting, session, bound(limit))
+	if err != nil {
+		return nil, fmt.Errorf("read waiting messages: %w", err)
+	}
+	defer rows.Close()
+	var all []Waiting
+	for rows.Next() {
+		var w Waiting
+		var d deliveryRow
+		if w.Message, err = scanMessage(rows, d.fields()...); err != nil {
+			return nil, fmt.Errorf("read waiting messages: %w", err)
+		}
+		w.Delivery = d.delivery()
+		all = append(all, w)
+	}
+	return all, rows.Err()
 }
 
-// PendingUrgent is Pending for messages of the priority now only.
-func (s *Store) PendingUrgent(ctx context.Context, session string, limit int) ([]Message, error) {
-	return collect(s.db.Query(ctx, selectUrgent, session, bound(limit)))
+// deliveryRow is a delivery as it is read: deliveryColumns.
+type deliveryRow struct {
+	Delivery
+	pushed, surfaced, seen int64
+}
+
+func (r *deliveryRow) fields() []any {
+	return []any{&r.MessageID, &r.SessionID, &r.State, &r.PushedVia, &r.pushed, &r.Tries, &r.Via, &r.Evidence, &r.surfaced, &r.seen}
+}
+
+func (r *deliveryRow) delivery() Delivery {
+	r.PushedAt, r.SurfacedAt, r.SeenAt = fromMillis(r.pushed), fromMillis(r.surfaced), fromMillis(r.seen)
+	return r.Delivery
 }
 
 // Deliveries returns the delivery rows of one message.
@@ -30,24 +55,22 @@ func (s *Store) Deliveries(ctx context.Context, messageID string) ([]Delivery, e
 	defer rows.Close()
 	var all []Delivery
 	for rows.Next() {
-		var d Delivery
-		var pushed, surfaced, seen int64
-		if err := rows.Scan(&d.MessageID, &d.SessionID, &d.State, &d.Via, &pushed, &surfaced, &seen); err != nil {
+		var d deliveryRow
+		if err := rows.Scan(d.fields()...); err != nil {
 			return nil, fmt.Errorf("read deliveries: %w", err)
 		}
-		d.PushedAt, d.SurfacedAt, d.SeenAt = fromMillis(pushed), fromMillis(surfaced), fromMillis(seen)
-		all = append(all, d)
+		all = append(all, d.delivery())
 	}
 	return all, rows.Err()
 }
 
-// Pushed notes that messages were sent towards a session. A message that has surfaced stays surfaced; one the session
+// Pushed notes that messages were sent towards a session, and by which way. A message that has surfaced stays surfaced; one the session
 // has no delivery row for is left alone.
-func (s *Store) Pushed(ctx context.Context, session string, ids []string) error {
+func (s *Store) Pushed(ctx context.Context, session string, ids []string, via string) error {
 	now := s.clock.Now().UnixMilli()
 	return s.write(ctx, "note push", func(tx *groupcommit.Tx) error {
 		for _, id := range ids {
-			if _, err := tx.Exec(pushDelivery, now, id, session); err != nil {
+			if _, err := tx.Exec(pushDelivery, via, now, id, session); err != nil {
 				return err
 			}
 		}
@@ -55,13 +78,13 @@ func (s *Store) Pushed(ctx context.Context, session string, ids []string) error 
 	})
 }
 
-// Surfaced closes a session's delivery rows and returns the messages for which this was news, in the order given. Ids
+// Surfaced closes a session's delivery rows, with the way and the evidence, and returns the messages for which this was news, in the order given. Ids
 // that have surfaced before or that the session has no delivery row for are passed over.
-func (s *Store) Surfaced(ctx context.Context, session string, ids []string, via string) (news []Message, err error) {
+func (s *Store) Surfaced(ctx context.Context, session string, ids []string, via, evidence string) (news []Message, err error) {
 	now := s.clock.Now().UnixMilli()
 	err = s.write(ctx, "note surfacing", func(tx *groupcommit.Tx) error {
 		for _, id := range ids {
-			changed, err := tx.Exec(surfaceDelivery, via, now, id, session)
+			changed, err := tx.Exec(surfaceDelivery, via, evidence, now, id, session)
 			if err != nil {
 				return err
 			}

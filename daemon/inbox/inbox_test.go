@@ -75,11 +75,15 @@ func itemIDs(all []Item) string {
 
 func pending(t testing.TB, s *Store, session string) string {
 	t.Helper()
-	all, err := s.Pending(t.Context(), session, 0)
+	all, err := s.Waiting(t.Context(), session, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ids(all)
+	var out []string
+	for _, w := range all {
+		out = append(out, w.ClientMessageID)
+	}
+	return strings.Join(out, " ")
 }
 
 func list(t testing.TB, s *Store, q Query) []Item {
@@ -165,21 +169,21 @@ func TestAMessageStaysPendingUntilItsSessionSurfacedIt(t *testing.T) {
 	if got := pending(t, s, "s1"); got != "m1 m2" {
 		t.Fatal(got)
 	}
-	if err := s.Pushed(t.Context(), "s1", []string{a.ID, b.ID}); err != nil {
+	if err := s.Pushed(t.Context(), "s1", []string{a.ID, b.ID}, "wake"); err != nil {
 		t.Fatal(err)
 	}
 	if got := pending(t, s, "s1"); got != "m1 m2" {
 		t.Fatalf("pushed is not surfaced: %q", got)
 	}
 	clock.Advance(time.Second)
-	news, err := s.Surfaced(t.Context(), "s1", []string{b.ID, a.ID, "unknown"}, "channel")
+	news, err := s.Surfaced(t.Context(), "s1", []string{b.ID, a.ID, "unknown"}, "channel", EvidenceTranscript)
 	if err != nil || ids(news) != "m2 m1" {
 		t.Fatal(ids(news), err)
 	}
-	if news, err := s.Surfaced(t.Context(), "s1", []string{a.ID}, "hook"); err != nil || len(news) != 0 {
+	if news, err := s.Surfaced(t.Context(), "s1", []string{a.ID}, "hook", EvidenceTurn); err != nil || len(news) != 0 {
 		t.Fatal("surfaced twice", err)
 	}
-	if err := s.Pushed(t.Context(), "s1", []string{a.ID}); err != nil {
+	if err := s.Pushed(t.Context(), "s1", []string{a.ID}, "hook"); err != nil {
 		t.Fatal(err)
 	}
 	if got := pending(t, s, "s1"); got != "" {
@@ -189,7 +193,7 @@ func TestAMessageStaysPendingUntilItsSessionSurfacedIt(t *testing.T) {
 	if err != nil || len(deliveries) != 2 {
 		t.Fatal(deliveries, err)
 	}
-	want := Delivery{MessageID: a.ID, SessionID: "s1", State: "surfaced", Via: "channel", PushedAt: start, SurfacedAt: start.Add(time.Second)}
+	want := Delivery{MessageID: a.ID, SessionID: "s1", State: "surfaced", PushedVia: "wake", Tries: 1, Via: "channel", Evidence: EvidenceTranscript, PushedAt: start, SurfacedAt: start.Add(time.Second)}
 	if deliveries[0] != want || deliveries[1].State != "open" {
 		t.Fatalf("%+v", deliveries)
 	}
@@ -198,10 +202,10 @@ func TestAMessageStaysPendingUntilItsSessionSurfacedIt(t *testing.T) {
 func TestASessionCanOnlyMoveItsOwnDeliveries(t *testing.T) {
 	s, _ := openTest(t)
 	m := insert(t, s, message("m1", ToSession), "s1")
-	if err := s.Pushed(t.Context(), "s2", []string{m.ID}); err != nil {
+	if err := s.Pushed(t.Context(), "s2", []string{m.ID}, "hook"); err != nil {
 		t.Fatal(err)
 	}
-	if news, err := s.Surfaced(t.Context(), "s2", []string{m.ID}, "channel"); err != nil || len(news) != 0 {
+	if news, err := s.Surfaced(t.Context(), "s2", []string{m.ID}, "channel", EvidenceTranscript); err != nil || len(news) != 0 {
 		t.Fatal("a stranger surfaced it", err)
 	}
 	if err := s.MarkSeen(t.Context(), "s2", []string{m.ID}); err != nil {
@@ -257,7 +261,7 @@ func TestWhatAnEndedSessionWasNotShownCanBeAdopted(t *testing.T) {
 	shown, direct := insert(t, s, message("shown", ToMember), "s1"), insert(t, s, message("direct", ToSession), "s1")
 	insert(t, s, message("shared", ToMember), "s1", "s2")
 	insert(t, s, message("left", ToMember), "s1")
-	if _, err := s.Surfaced(t.Context(), "s1", []string{shown.ID}, "hook"); err != nil {
+	if _, err := s.Surfaced(t.Context(), "s1", []string{shown.ID}, "hook", EvidenceTurn); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := s.Abandon(t.Context(), "s1"); err != nil || n != 3 {
@@ -285,7 +289,7 @@ func TestListFiltersAndMarksPerReader(t *testing.T) {
 	elsewhere := message("m4", ToAll)
 	elsewhere.Mesh = "other"
 	insert(t, s, elsewhere)
-	if _, err := s.Surfaced(t.Context(), "s1", []string{surfaced.ID}, "channel"); err != nil {
+	if _, err := s.Surfaced(t.Context(), "s1", []string{surfaced.ID}, "channel", EvidenceTranscript); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

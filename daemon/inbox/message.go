@@ -63,10 +63,33 @@ type Delivery struct {
 	MessageID  string
 	SessionID  string
 	State      string // open, pushed or surfaced
-	Via        string // the way it was surfaced
+	PushedVia  string // the way it was pushed last
 	PushedAt   time.Time
+	Tries      int    // how often it was pushed
+	Via        string // the way it was surfaced
+	Evidence   string // what tells that it was
 	SurfacedAt time.Time
 	SeenAt     time.Time // when the session listed it
+}
+
+// States of a [Delivery].
+const (
+	DeliveryOpen     = "open"     // never handed over
+	DeliveryPushed   = "pushed"   // handed over, and nothing tells that it was seen
+	DeliverySurfaced = "surfaced" // seen, by evidence
+)
+
+// What tells that a message was seen ([Delivery].Evidence).
+const (
+	EvidenceTranscript = "transcript" // the client's record of the conversation holds its id
+	EvidenceTurn       = "turn"       // the turn in which a hook carried it went on
+	EvidenceRead       = "read"       // the session asked for it and printed it
+)
+
+// Waiting is a message that a session has not been shown, and how far it came.
+type Waiting struct {
+	Message
+	Delivery
 }
 
 // Item is a message as seen by one reader.

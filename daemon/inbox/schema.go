@@ -52,6 +52,9 @@ CREATE VIRTUAL TABLE messages_fts USING fts5(body, sender_name, content = 'messa
 CREATE TABLE indexed(seq INTEGER NOT NULL);
 INSERT INTO indexed VALUES(0);`, `
 CREATE INDEX messages_closed ON messages(mesh, target_spec, seq) WHERE undecryptable AND to_kind = 'topic';`, `
+ALTER TABLE deliveries ADD COLUMN pushed_via TEXT;
+ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN evidence TEXT;`, `
 CREATE INDEX messages_cmid ON messages(client_message_id);
 CREATE INDEX messages_broker ON messages(broker_message_id) WHERE broker_message_id IS NOT NULL;`}
 
@@ -71,15 +74,15 @@ const (
 	selectDuplicate = `SELECT ` + columns + ` FROM messages m WHERE m.mesh = ? AND m.sender = ? AND m.client_message_id = ?`
 	selectByID      = `SELECT ` + columns + ` FROM messages m WHERE m.id = ?`
 	insertDelivery  = `INSERT INTO deliveries(message_id, session_id, seq) VALUES(?, ?, ?) ON CONFLICT DO NOTHING`
-	selectDelivery  = `SELECT message_id, session_id, state, coalesce(via, ''), coalesce(pushed_at, 0),
- coalesce(surfaced_at, 0), coalesce(seen_at, 0) FROM deliveries WHERE message_id = ? ORDER BY session_id`
-	selectWaiting = `SELECT ` + columns + ` FROM deliveries d JOIN messages m ON m.id = d.message_id
+	deliveryColumns = `d.message_id, d.session_id, d.state, coalesce(d.pushed_via, ''), coalesce(d.pushed_at, 0), d.tries, coalesce(d.via, ''),
+ coalesce(d.evidence, ''), coalesce(d.surfaced_at, 0), coalesce(d.seen_at, 0)`
+	selectDelivery = `SELECT ` + deliveryColumns + ` FROM deliveries d WHERE d.message_id = ? ORDER BY d.session_id`
+	selectWaiting  = `SELECT ` + columns + `, ` + deliveryColumns + ` FROM deliveries d JOIN messages m ON m.id = d.message_id
  WHERE d.session_id = ? AND d.state <> 'surfaced' AND NOT (m.undecryptable AND m.to_kind = 'topic') ORDER BY d.seq LIMIT ?`
-	selectUrgent = `SELECT ` + columns + ` FROM deliveries d JOIN messages m ON m.id = d.message_id
- WHERE d.session_id = ? AND d.state <> 'surfaced' AND NOT (m.undecryptable AND m.to_kind = 'topic') AND m.priority = 'now' ORDER BY d.seq LIMIT ?`
 	// Every transition is limited to the session's own row and to the states it may leave.
-	pushDelivery    = `UPDATE deliveries SET state = 'pushed', pushed_at = ? WHERE message_id = ? AND session_id = ? AND state <> 'surfaced'`
-	surfaceDelivery = `UPDATE deliveries SET state = 'surfaced', via = ?, surfaced_at = ?
+	pushDelivery = `UPDATE deliveries SET state = 'pushed', pushed_via = ?, pushed_at = ?, tries = tries + 1
+ WHERE message_id = ? AND session_id = ? AND state <> 'surfaced'`
+	surfaceDelivery = `UPDATE deliveries SET state = 'surfaced', via = ?, evidence = ?, surfaced_at = ?
  WHERE message_id = ? AND session_id = ? AND state <> 'surfaced'`
 	dropWaiting = `DELETE FROM deliveries WHERE session_id = ? AND state <> 'surfaced'`
 	seeDelivery = `UPDATE deliveries SET seen_at = ? WHERE message_id = ? AND session_id = ? AND seen_at IS NULL`

@@ -40,6 +40,11 @@ func (s *Store) Reap(ctx context.Context, p Processes) ([]Session, error) {
 			if err != nil {
 				return err
 			}
+			for _, one := range e {
+				if err := s.leave(tx, one); err != nil {
+					return err
+				}
+			}
 			ended = append(ended, e...)
 		}
 		return nil

@@ -8,21 +8,20 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/google/uuid"
-
 	"claudemesh/daemon/groupcommit"
 )
 
 // Register makes a session live. One with the same id that is live is replaced in the same write and returned as
 // replaced, so that its links and grants can be taken down. The session gets the key pair that its name had on this mesh
-// before, unless a live session holds it; then another of the name's key pairs or a new one.
-// Errors: ErrBadRegistration, ErrTokenInUse.
+// before, unless a live session holds it; then another of the name's key pairs or a new one. A conversation that is known has
+// a key of its own, see [Registration].
+// Errors: ErrBadRegistration, ErrTokenInUse, *HeldError.
 func (s *Store) Register(ctx context.Context, r Registration) (registered Session, replaced *Session, err error) {
-	if r.Mesh == "" || r.Name == "" || r.TokenHash == [32]byte{} || r.PID < 0 {
+	if r.Mesh == "" || r.Name == "" && r.DefaultName == "" || r.TokenHash == [32]byte{} || r.PID < 0 {
 		return Session{}, nil, fmt.Errorf("register session: %w: mesh, name and token are required", ErrBadRegistration)
 	}
-	if r.ID == "" {
-		r.ID = uuid.NewString()
+	if len(r.Conversation) > MaxConversation {
+		return Session{}, nil, fmt.Errorf("register session: %w: a conversation's id has at most %d bytes", ErrBadRegistration, MaxConversation)
 	}
 	err = s.db.Write(ctx, func(tx *groupcommit.Tx) error {
 		registered, replaced, err = s.register(tx, r)
@@ -35,6 +34,10 @@ func (s *Store) Register(ctx context.Context, r Registration) (registered Sessio
 }
 
 func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session, replaced *Session, err error) {
+	known, err := takeUp(tx, &r)
+	if err != nil {
+		return Session{}, nil, err
+	}
 	before, err := first(collect(tx.Query(selectByID, r.ID)))
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Session{}, nil, err
@@ -51,7 +54,10 @@ func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return Session{}, nil, err
 	}
-	public, secret, err := s.identity(tx, r.Mesh, r.Name, before.PublicKey)
+	public, secret, err := s.conversationKey(tx, r.Mesh, known)
+	if err == nil && public == "" {
+		public, secret, err = s.identity(tx, r.Mesh, r.Name, before.PublicKey)
+	}
 	if err != nil {
 		return Session{}, nil, err
 	}
@@ -68,14 +74,16 @@ func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session
 	}
 	now := s.now()
 	if _, err := tx.Exec(insertSession, r.ID, r.Mesh, r.Name, secret.Reveal(), public, r.TokenHash[:], r.PID, r.StartTime, r.Cwd,
-		r.Role, groups, caps, r.OnlyMesh, now, now); err != nil {
+		r.Role, groups, caps, r.OnlyMesh, now, now, r.MessageMode, r.Nudge, r.Conversation); err != nil {
 		return Session{}, nil, err
 	}
-	return Session{
+	registered = Session{
 		ID: r.ID, Mesh: r.Mesh, Name: r.Name, KeySecret: secret, PublicKey: public, TokenHash: r.TokenHash, PID: r.PID,
 		StartTime: r.StartTime, Cwd: r.Cwd, Role: r.Role, Groups: r.Groups, Caps: r.Caps, OnlyMesh: r.OnlyMesh,
 		RegisteredAt: fromMillis(now), LastSeenAt: fromMillis(now),
-	}, replaced, nil
+		MessageMode: r.MessageMode, Nudge: r.Nudge, Conversation: r.Conversation,
+	}
+	return registered, replaced, s.keep(tx, registered)
 }
 
 // identity finds a key pair of this name that no live session holds, or makes one. preferred is the public key the

@@ -42,21 +42,40 @@ CREATE TABLE peers(
   PRIMARY KEY(mesh, key)
 ) WITHOUT ROWID;
 CREATE INDEX peers_age ON peers(mesh, last_seen_at);`, `
-ALTER TABLE sessions ADD COLUMN presence BLOB;`}
+ALTER TABLE sessions ADD COLUMN presence BLOB;`, `
+ALTER TABLE sessions ADD COLUMN wake BLOB;`, `
+ALTER TABLE sessions ADD COLUMN message_mode TEXT NOT NULL DEFAULT '';
+ALTER TABLE sessions ADD COLUMN nudge INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN conversation TEXT NOT NULL DEFAULT '';
+CREATE TABLE conversations(
+  mesh       TEXT NOT NULL,
+  id         TEXT NOT NULL CHECK(id <> ''),
+  public_key TEXT NOT NULL,
+  name       TEXT NOT NULL,
+  role       TEXT NOT NULL,
+  "groups"   TEXT NOT NULL,
+  cwd        TEXT NOT NULL,
+  used_at    INTEGER NOT NULL,
+  PRIMARY KEY(mesh, id)
+) WITHOUT ROWID;
+CREATE INDEX conversations_age ON conversations(mesh, used_at);
+CREATE INDEX conversations_cwd ON conversations(mesh, cwd, used_at);`}
 
 const columns = `id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role, "groups", caps, only_mesh,
- registered_at, last_seen_at, coalesce(ended_at, 0), presence`
+ registered_at, last_seen_at, coalesce(ended_at, 0), presence, wake, message_mode, nudge, conversation`
 
 const (
 	selectByID    = `SELECT ` + columns + ` FROM sessions WHERE id = ?`
 	selectByToken = `SELECT ` + columns + ` FROM sessions WHERE token_hash = ? AND ended_at IS NULL`
 	selectLive    = `SELECT ` + columns + ` FROM sessions WHERE ended_at IS NULL ORDER BY registered_at, id`
 	insertSession = `INSERT INTO sessions(id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role,
- "groups", caps, only_mesh, registered_at, last_seen_at) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+ "groups", caps, only_mesh, registered_at, last_seen_at, message_mode, nudge, conversation)
+ VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	deleteSession = `DELETE FROM sessions WHERE id = ?`
 	touchSession  = `UPDATE sessions SET last_seen_at = ? WHERE id = ? AND ended_at IS NULL`
 	setGroups     = `UPDATE sessions SET "groups" = ? WHERE id = ? AND ended_at IS NULL`
 	setPresence   = `UPDATE sessions SET presence = ? WHERE id = ? AND ended_at IS NULL`
+	setWake       = `UPDATE sessions SET wake = ? WHERE id = ? AND ended_at IS NULL`
 	endSession    = `UPDATE sessions SET ended_at = ? WHERE id = ? AND ended_at IS NULL RETURNING ` + columns
 	// reapSession ends the registration that was judged and not one that has taken its id since.
 	reapSession = `UPDATE sessions SET ended_at = ? WHERE id = ? AND ended_at IS NULL AND pid = ? AND start_time = ?
@@ -67,6 +86,20 @@ const (
  AND NOT EXISTS(SELECT 1 FROM sessions s WHERE s.mesh = i.mesh AND s.public_key = i.public_key AND s.ended_at IS NULL)
  ORDER BY public_key = ?3 DESC, created_at, rowid LIMIT 1`
 	insertIdentity = `INSERT INTO identities(mesh, name, public_key, secret, created_at) VALUES(?, ?, ?, ?, ?)`
+
+	setConversation = `UPDATE sessions SET conversation = ?1 WHERE id = ?2 AND ended_at IS NULL RETURNING ` + columns
+	// keepConversation also moves a conversation to the key of the session that has it now.
+	keepConversation = `INSERT INTO conversations(mesh, id, public_key, name, role, "groups", cwd, used_at) VALUES(?, ?, ?, ?, ?, ?, ?, ?)
+ ON CONFLICT(mesh, id) DO UPDATE SET public_key = excluded.public_key, name = excluded.name, role = excluded.role,
+ "groups" = excluded."groups", cwd = excluded.cwd, used_at = excluded.used_at`
+	touchConversation  = `UPDATE conversations SET used_at = ? WHERE mesh = ? AND id = ?`
+	selectConversation = `SELECT id, public_key, name, role, "groups" FROM conversations WHERE mesh = ? AND id = ?`
+	lastConversation   = `SELECT id, public_key, name, role, "groups" FROM conversations WHERE mesh = ? AND cwd = ?
+ ORDER BY used_at DESC, id LIMIT 1`
+	pruneConversations = `DELETE FROM conversations WHERE mesh = ?1 AND id IN
+ (SELECT id FROM conversations WHERE mesh = ?1 ORDER BY used_at DESC, id LIMIT -1 OFFSET ?2)`
+	selectHolder   = `SELECT ` + columns + ` FROM sessions WHERE mesh = ? AND public_key = ? AND ended_at IS NULL`
+	selectIdentity = `SELECT secret FROM identities WHERE mesh = ? AND public_key = ?`
 
 	upsertPeer = `INSERT INTO peers(mesh, key, member_key, name, peer_role, "groups", last_seen_at) VALUES(?, ?, ?, ?, ?, ?, ?)
  ON CONFLICT(mesh, key) DO UPDATE SET member_key = excluded.member_key, name = excluded.name, peer_role = excluded.peer_role,

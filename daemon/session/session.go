@@ -2,8 +2,8 @@
 // names own, and the directory of peers seen on the meshes.
 //
 // The invariants it keeps: at most one live session per id and per token; a key pair is held by at most one live session;
-// the next session of a name gets the key of the last one, so mail kept for it can be opened; a session is ended by the
-// reaper only when its process is surely gone. Secret keys leave it only through [Secret.Reveal].
+// the next session of a name gets the key of the last one, so mail kept for it can be opened; a conversation keeps its key
+// over all sessions that take it up; a session is ended by the reaper only when its process is surely gone. Secret keys leave it only through [Secret.Reveal].
 //
 // Only package daemon calls it.
 package session
@@ -52,13 +52,17 @@ type Session struct {
 	LastSeenAt   time.Time
 	EndedAt      time.Time // zero while live
 	Presence     []byte    // see SetPresence; nil when it said nothing
+	Wake         []byte    // see SetWake; nil when nothing is known
+	MessageMode  string    // push, inbox or off; empty when it made no choice
+	Nudge        bool      // a line may be written on the inbox socket of its client
+	Conversation string    // what its client talks about, the client's own id; empty when unknown
 }
 
-// Registration is what a caller hands to [Store.Register]. Mesh, Name and TokenHash are required.
+// Registration is what a caller hands to [Store.Register]. Mesh, TokenHash and a name are required.
 type Registration struct {
-	ID        string // a UUIDv4 is made when empty
+	ID        string // when empty, Conversation if that is a free UUID, else a UUIDv4 is made
 	Mesh      string
-	Name      string
+	Name      string // when empty, the conversation's, else DefaultName
 	PID       int
 	StartTime string
 	Cwd       string
@@ -67,6 +71,15 @@ type Registration struct {
 	Caps      []string
 	OnlyMesh  bool
 	TokenHash [32]byte
+
+	MessageMode string
+	Nudge       bool
+
+	// Conversation that is taken up, or begun: the session gets its key. With Continue and no Conversation it is the last one of Mesh and Cwd.
+	// Role and Groups are the conversation's when they are empty.
+	Conversation string
+	Continue     bool
+	DefaultName  string
 }
 
 // Peer is an entry of the directory: somebody seen on a mesh.

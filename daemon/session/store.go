@@ -67,8 +67,10 @@ func (s *Store) ByTokenHash(ctx context.Context, hash [32]byte) (Session, bool, 
 // End ends a live session and returns it. Error: ErrNotFound when there is none.
 func (s *Store) End(ctx context.Context, id string) (ended Session, err error) {
 	err = s.db.Write(ctx, func(tx *groupcommit.Tx) error {
-		ended, err = first(collect(tx.Query(endSession, s.now(), id)))
-		return err
+		if ended, err = first(collect(tx.Query(endSession, s.now(), id))); err != nil {
+			return err
+		}
+		return s.leave(tx, ended)
 	})
 	if err != nil {
 		return Session{}, fmt.Errorf("end session: %w", err)
@@ -91,6 +93,11 @@ func (s *Store) SetGroups(ctx context.Context, id string, groups []string) error
 // SetPresence keeps what a live session says of itself, opaque to the registry. Error: ErrNotFound when there is none.
 func (s *Store) SetPresence(ctx context.Context, id string, presence []byte) error {
 	return change(ctx, "set presence of session", s.db.Note, setPresence, presence, id)
+}
+
+// SetWake keeps what is known of the ways to a live session, opaque to the registry. Error: ErrNotFound when there is none.
+func (s *Store) SetWake(ctx context.Context, id string, wake []byte) error {
+	return change(ctx, "set wake state of session", s.db.Note, setWake, wake, id)
 }
 
 // change runs one update of one session through write.
@@ -137,7 +144,7 @@ func collect(rows *sql.Rows, err error) ([]Session, error) {
 		var hash, groups, caps []byte
 		var registered, seen, ended int64
 		if err := rows.Scan(&s.ID, &s.Mesh, &s.Name, &secret, &s.PublicKey, &hash, &s.PID, &s.StartTime, &s.Cwd, &s.Role,
-			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended, &s.Presence); err != nil {
+			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended, &s.Presence, &s.Wake, &s.MessageMode, &s.Nudge, &s.Conversation); err != nil {
 			return nil, fmt.Errorf("read sessions: %w", err)
 		}
 		s.KeySecret = Secret(secret)
