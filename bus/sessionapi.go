@@ -133,6 +133,8 @@ type HookEvent struct {
 	StopActive   bool   `json:"stop_active,omitempty"`  // of Stop: the turn went on because of a hook
 	PID          int    `json:"pid,omitempty"`          // of the client, when it tells
 	Drain        bool   `json:"drain,omitempty"`        // hand over what waits
+	// ByUser: of UserPromptSubmit, that a person wrote the prompt; a message that starts a turn is a prompt, too.
+	ByUser bool `json:"by_user,omitempty"`
 	// Seen are the ids of messages that the client's own words to its hook hold: it has put them before the model.
 	Seen []string `json:"seen,omitempty"`
 }

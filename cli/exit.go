@@ -192,7 +192,7 @@ func explainAPI(f *failure, e *bus.APIError) {
 		f.Exit = exitPermission
 	case e.Code == 404 || e.Code == 410:
 		f.Exit = exitNotFound
-	case e.Code == 409:
+	case e.Code == 409 || e.Code == 429:
 		f.Exit = exitConflict
 	case e.Code == 400 || e.Code == 413 || e.Code == 501:
 		f.Exit = exitUsage
@@ -252,6 +252,10 @@ func apiHint(reason string, data map[string]any) string {
 		return joinedHint(joined)
 	case "payload_too_large":
 		return "send it in parts, or put it into a file that the peer can read"
+	case "pair_limit":
+		return "put what there is to say into one message, and wait before the next"
+	case "reply_loop":
+		return "ask your user whether to go on: a word of theirs lifts this"
 	case "mesh_down", "broker_timeout":
 		return "see the state of the link with: claudemesh daemon status"
 	case "broker_not_trusted":

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,8 @@ import (
 )
 
 // accept answers mesh.<slug>.<actor>.send.<kind>. The order is the contract: what is wrong with the request itself, then whether this id was used before
-// (so that a repeat gets the same answer whoever is online), then whom it is for, then the commit. A refusal before the commit leaves the id free.
+// (so that a repeat gets the same answer whoever is online), then whom it is for, then whether its session floods the
+// peer, then the commit. A refusal before the commit leaves the id free.
 func (d *Daemon) accept(ctx context.Context, c *bus.Call) (any, error) {
 	var req bus.SendRequest
 	if err := c.Decode(&req); err != nil {
@@ -59,6 +61,11 @@ func (d *Daemon) accept(ctx context.Context, c *bus.Call) (any, error) {
 	reply := bus.SendReply{ClientMessageID: row.ClientMessageID, Code: 202, Status: "queued", State: bus.StateAccepted, Mesh: c.Slug, Target: target.Typed, Online: "unknown"}
 	if err := m.address(ctx, target, sender, &row, &reply); err != nil {
 		return nil, err
+	}
+	if c.Actor != bus.User {
+		if err := d.guard.admit(c.Actor, c.Slug+" "+cmp.Or(row.TargetSpec, target.Typed), req.ReplyTo != "", d.opt.Clock.Now()); err != nil {
+			return nil, err
+		}
 	}
 	verdict, err := m.commit(ctx, row)
 	if err != nil {

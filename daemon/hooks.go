@@ -83,6 +83,9 @@ func (c *climber) hook(ctx context.Context, ev bus.HookEvent) (bus.HookReply, er
 	if err := c.evidence(ctx, ev, now); err != nil {
 		return bus.HookReply{}, err
 	}
+	if ev.Event == eventPrompt && ev.ByUser {
+		c.l.d.guard.userTurn(c.id)
+	}
 	reply := bus.HookReply{Session: c.id}
 	status := statusOf(ev)
 	if ev.Drain {

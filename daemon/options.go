@@ -34,6 +34,9 @@ type Options struct {
 	// CAFile is a PEM file of certificate authorities that brokers at wss:// may be certified by, beside those of the system. Empty: ca.pem in ConfigDir, if
 	// there is one. It is read for every connection.
 	CAFile string
+	// PairRate is how many messages a minute one session may send to one target, PairReplies how many answers within ten minutes without a turn of its user;
+	// 0 means 60 and 40, below 0 no limit.
+	PairRate, PairReplies int
 	// DisplayName names the member in meshes created or joined here; default: the user's name.
 	DisplayName string
 }
@@ -53,6 +56,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{}).DialContext
+	}
+	if o.PairRate == 0 {
+		o.PairRate = 60
+	}
+	if o.PairReplies == 0 {
+		o.PairReplies = 40
 	}
 	if o.DisplayName == "" {
 		o.DisplayName = userName()

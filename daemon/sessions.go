@@ -268,6 +268,7 @@ func (d *Daemon) dropSession(ctx context.Context, s session.Session) error {
 		m.links.RemoveSession(s.ID)
 		m.forget(s.ID)
 	}
+	d.guard.forget(s.ID)
 	if _, err := d.inbox.Abandon(ctx, s.ID); err != nil {
 		return fmt.Errorf("release messages of session: %w", err)
 	}

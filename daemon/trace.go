@@ -211,10 +211,10 @@ func (t *tracing) received(ctx context.Context, msg inbox.Message) error {
 		}
 		by := t.d.actorName(ctx, v.SessionID)
 		if !v.PushedAt.IsZero() {
-			t.step(bus.TraceStep{State: bus.StepPushed, At: stamp(v.PushedAt), By: by, Source: bus.SourceDaemon})
+			t.step(bus.TraceStep{State: bus.StepPushed, At: stamp(v.PushedAt), Via: v.PushedVia, By: by, Source: bus.SourceDaemon, Detail: tries(v.Tries)})
 		}
 		if !v.SurfacedAt.IsZero() {
-			t.step(bus.TraceStep{State: bus.StateSurfaced, At: stamp(v.SurfacedAt), Via: printable(v.Via), By: by, Source: bus.SourceDaemon})
+			t.step(bus.TraceStep{State: bus.StateSurfaced, At: stamp(v.SurfacedAt), Via: printable(v.Via), By: by, Source: bus.SourceDaemon, Detail: evidence[v.Evidence]})
 			if !o.Sent && !msg.Undecryptable {
 				o.State = bus.StateSurfaced
 			}
@@ -243,6 +243,20 @@ func (t *tracing) received(ctx context.Context, msg inbox.Message) error {
 		}
 	}
 	return nil
+}
+
+// evidence is what inbox.Delivery's words mean to people.
+var evidence = map[string]string{
+	inbox.EvidenceTranscript: "the client's transcript holds it",
+	inbox.EvidenceTurn:       "the turn whose hook carried it went on",
+	inbox.EvidenceRead:       "the session asked for it",
+}
+
+func tries(n int) string {
+	if n < 2 {
+		return ""
+	}
+	return fmt.Sprintf("the last of %d times", n)
 }
 
 // actorName is what people call who sent or got something here.
