@@ -178,7 +178,10 @@ func TestAHookThatWaitsWakesItsClient(t *testing.T) {
 		t.Error("an older one stays")
 	}
 	msg := l.receive("hello", wire.PriorityNext)
-	eventually(t, "a poke", func() bool { m, err := l.rungs[bus.RungWake].NextMsg(patience); return err == nil && m != nil && l.d.ladder.of(l.me.ID).info().Waiting })
+	eventually(t, "a poke", func() bool {
+		m, err := l.rungs[bus.RungWake].NextMsg(patience)
+		return err == nil && m != nil && l.d.ladder.of(l.me.ID).info().Waiting
+	})
 	if reply := wait(bus.HookWait{Waiter: "w2"}); texts(reply.Items) != "hello " {
 		t.Fatalf("the hook is given %q", texts(reply.Items))
 	}
