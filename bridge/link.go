@@ -36,6 +36,9 @@ type LinkConfig struct {
 	OnPush func(context.Context, []wire.Push) (acks []wire.ClientAck, err error)
 	// OnReceipt stores one receipt, under the rules of OnPush.
 	OnReceipt func(context.Context, wire.Receipt) error
+	// OnWelcome hears what the broker can do, before the link is open and anything is handed over or sent. An error ends the connection, as if it had been
+	// lost.
+	OnWelcome func(capabilities []string) error
 	// OnState hears every change of state, in order, from the goroutine of Run. It may use the link, but not for long: until it returns, Run does not
 	// notice the end of the connection.
 	OnState func(State)
@@ -132,6 +135,9 @@ func NewLink(cfg LinkConfig) *Link {
 	}
 	if cfg.OnReceipt == nil {
 		cfg.OnReceipt = func(context.Context, wire.Receipt) error { return nil }
+	}
+	if cfg.OnWelcome == nil {
+		cfg.OnWelcome = func([]string) error { return nil }
 	}
 	if cfg.OnState == nil {
 		cfg.OnState = func(State) {}

@@ -53,12 +53,13 @@ type Mesh struct {
 	cfg    MeshConfig
 	member *Link
 
-	mu       sync.Mutex
-	ctx      context.Context // while Run runs
-	ended    bool
-	sessions map[string]*sessionLink
-	started  atomic.Bool
-	tasks    sync.WaitGroup // the links of sessions
+	mu        sync.Mutex
+	ctx       context.Context // while Run runs
+	ended     bool
+	sessions  map[string]*sessionLink
+	abilities abilities
+	started   atomic.Bool
+	tasks     sync.WaitGroup // the links of sessions
 }
 
 // NewMesh returns a mesh whose links are closed until Run.
@@ -74,6 +75,7 @@ func NewMesh(cfg MeshConfig) *Mesh {
 	// Random, not the pid: the broker keeps one connection per session id, and two hosts may well have equal pids.
 	id := fmt.Sprintf("daemon-%016x", m.member.rand.uint64())
 	m.member.cfg.Hello = func(now time.Time) (any, error) { return m.memberHello(id, now) }
+	m.member.cfg.OnWelcome = func(capabilities []string) error { m.learn(capabilities); return nil }
 	return m
 }
 

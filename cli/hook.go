@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"claudemesh/bus"
+	"claudemesh/mcp"
 	"claudemesh/mcp/feed"
 	"claudemesh/mcp/frame"
 )
@@ -67,7 +68,7 @@ func hookEventVerb(name string, drain bool, short string) verb {
 			}
 			ev := bus.HookEvent{
 				Event: in.Event, Conversation: in.SessionID, Transcript: in.TranscriptPath, Cwd: in.Cwd, Source: in.Source, Notification: in.NotificationType,
-				StopActive: in.StopHookActive, PID: c.clientPID(), Drain: drain, Seen: seenIn(in.Prompt),
+				StopActive: in.StopHookActive, PID: c.clientPID(), Drain: drain, Seen: seenIn(in.Prompt), ByUser: in.Prompt != "" && !byMachine(in.Prompt),
 			}
 			return c.tellEvent(ctx, ev)
 		})
@@ -141,6 +142,17 @@ func (c *call) clientPID() int {
 
 // framed finds the ids of messages in a prompt: when a message starts a turn, the client shows the hook what it shows the model.
 var framed = regexp.MustCompile(`<(?:mesh-message|channel)\b[^>]*?\b(?:message_)?id="([A-Za-z0-9_.:-]{8,512})"`)
+
+// byMachine reports whether a prompt is one that the client made of something that arrived: a hook that woke it, a channel, its inbox socket.
+func byMachine(prompt string) bool {
+	prompt = strings.TrimSpace(prompt)
+	for _, start := range []string{"<task-notification>", "<channel ", "<mesh-message ", "Another Claude session sent a message"} {
+		if strings.HasPrefix(prompt, start) {
+			return true
+		}
+	}
+	return strings.HasSuffix(prompt, mcp.NudgeHint)
+}
 
 func seenIn(prompt string) []string {
 	var ids []string

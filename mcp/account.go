@@ -54,6 +54,15 @@ func (a *account) connect(ctx context.Context, name string) (*bus.Client, string
 	return client, actor, err
 }
 
+// forget has the next connection made as a session that the daemon makes anew: the one so far has ended, as the daemon says.
+func (a *account) forget(err error) {
+	if errors.Is(err, &bus.APIError{Reason: "no_session"}) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.attached = nil
+	}
+}
+
 func (a *account) dial(ctx context.Context, cred feed.Credential, name string) (*bus.Client, error) {
 	return bus.Connect(ctx, bus.ClientConfig{Dir: a.Dir, Token: cred.Token, Actor: cred.Actor, Name: name})
 }
@@ -81,7 +90,7 @@ func (a *account) attach(ctx context.Context) error {
 	err = user.Do(ctx, bus.DaemonSubject(bus.User, bus.OpSessionAttach), req, &me)
 	var refused *bus.APIError
 	switch {
-	case errors.As(err, &refused):
+	case errors.As(err, &refused) && (refused.Code == 404 || refused.Code == 409):
 		return feed.RetryIn(attachEvery, fmt.Errorf("this client is on no mesh yet (%w); %s", err, remedy(refused)))
 	case err != nil:
 		return fmt.Errorf("become a session: %w", err)
@@ -119,7 +128,7 @@ func remedy(refused *bus.APIError) string {
 	switch refused.Reason {
 	case "mesh_required":
 		return "name one of your meshes: CLAUDEMESH_MESH=SLUG claude, or start it with: claudemesh launch SLUG"
-	case "no_mesh", "mesh_not_found", "not_joined":
+	case "mesh_not_joined":
 		return "join or make one with: claudemesh join INVITE, or claudemesh create NAME"
 	}
 	return "see: claudemesh status"

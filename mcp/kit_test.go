@@ -21,6 +21,7 @@ import (
 	"claudemesh/bus"
 	"claudemesh/mcp/feed"
 	"claudemesh/mesh"
+	"claudemesh/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -62,7 +63,9 @@ func newDaemon(t *testing.T) *fakeDaemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return &fakeDaemon{t: t, dir: dir, pushed: make(chan bus.MessageIDs, 1000), asked: make(chan struct{}, 1000), met: make(chan struct{}, 1000), shims: make(chan bus.Shim, 1000), attached: make(chan bus.SessionAttach, 1000), calls: map[string]bus.Handler{}}
+	return &fakeDaemon{t: t, dir: dir, pushed: make(chan bus.MessageIDs, 1000), asked: make(chan struct{}, 1000), met: make(chan struct{}, 1000), shims: make(chan bus.Shim, 1000), attached: make(chan bus.SessionAttach, 1000), calls: map[string]bus.Handler{
+		wire.TypeListSkills: func(context.Context, *bus.Call) (any, error) { return wire.SkillList{Type: wire.TypeSkillList}, nil },
+	}}
 }
 
 func (d *fakeDaemon) start(known bool) {
@@ -335,10 +338,15 @@ type client struct {
 
 func (s *shimRun) client() *client {
 	s.t.Helper()
+	return s.clientWith(nil)
+}
+
+func (s *shimRun) clientWith(opts *sdk.ClientOptions) *client {
+	s.t.Helper()
 	c := &client{messages: make(chan channelParams, 1000)}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	session, err := sdk.NewClient(&sdk.Implementation{Name: "test"}, nil).Connect(ctx, &tapTransport{&sdk.IOTransport{Reader: s.out, Writer: s.in}, c.messages}, nil)
+	session, err := sdk.NewClient(&sdk.Implementation{Name: "test"}, opts).Connect(ctx, &tapTransport{&sdk.IOTransport{Reader: s.out, Writer: s.in}, c.messages}, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -109,6 +109,9 @@ func (n *nudger) write(ctx context.Context, unread int) error {
 	return nil
 }
 
+// NudgeHint is how every nudge ends: a prompt that ends so was written by no person.
+const NudgeHint = ". Read them with: claudemesh inbox --unread"
+
 // nudgeLines are what is written: who we are, if the client asks for that, and one line for its model.
 func nudgeLines(token string, unread int) []byte {
 	type message struct {
@@ -122,7 +125,7 @@ func nudgeLines(token string, unread int) []byte {
 	lines := []any{struct {
 		Type    string  `json:"type"`
 		Message message `json:"message"`
-	}{"user", message{"user", what + ". Read them with: claudemesh inbox --unread"}}}
+	}{"user", message{"user", what + NudgeHint}}}
 	if token != "" {
 		lines = append([]any{struct {
 			Type  string `json:"type"`

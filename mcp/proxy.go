@@ -69,6 +69,7 @@ func (p *proxy) watch(ctx context.Context) error {
 			s := &session{client: client, actor: actor, slug: p.Mesh}
 			var me bus.SessionInfo
 			if err := s.daemon(ctx, bus.OpSessionMe, struct{}{}, &me); err != nil {
+				p.account.forget(err)
 				client.Close()
 				return nil, fmt.Errorf("ask who this session is: %w", err)
 			}

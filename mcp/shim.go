@@ -99,6 +99,7 @@ func (s *shim) connect(ctx context.Context) (*bus.Client, error) {
 	}
 	me, err := s.introduce(ctx, client, actor)
 	if err != nil {
+		s.account.forget(err)
 		client.Close()
 		return nil, err
 	}
