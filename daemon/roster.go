@@ -246,6 +246,23 @@ func (r *roster) met(key string) bool {
 		slices.ContainsFunc(r.known, func(p session.Peer) bool { return p.Key == key || p.MemberKey == key })
 }
 
+// namesOf are the names that a member and its sessions go by.
+func (r *roster) namesOf(member string) (names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.live {
+		if p.MemberPubkey == member {
+			names = append(names, p.DisplayName)
+		}
+	}
+	for _, p := range r.known {
+		if p.MemberKey == member {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
 // memberOf is the member key behind a key, "" when it is not known.
 func (r *roster) memberOf(key string) string {
 	r.mu.Lock()
