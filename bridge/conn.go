@@ -142,6 +142,10 @@ func (c *conn) awaitWelcome() time.Time {
 	case <-c.ctx.Done():
 		return time.Time{}
 	}
+	if err := l.cfg.OnWelcome(c.capabilities); err != nil {
+		c.end(err)
+		return time.Time{}
+	}
 	select {
 	case <-l.kick: // it asked for what has just been achieved
 	default:

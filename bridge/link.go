@@ -26,15 +26,19 @@ type LinkConfig struct {
 	// attestation are only good for a while.
 	Hello func(now time.Time) (any, error)
 	// OnPush stores the messages that have arrived, 1 to 64 of them in order, or hears one system push. nil means stored, all of them: the link
-	// acknowledges each to the broker (a push that is not Kept is never acknowledged). An error means that not all are stored: the link acknowledges nothing of this
+	// acknowledges each to the broker (a push that is not Kept is never acknowledged), with what the handler returns for it: acks[i] is what is to be said of
+	// batch[i] beyond its ids, and may be missing. An error means that not all are stored: the link acknowledges nothing of this
 	// connection any more and ends it after a pause, so that the broker delivers again, in order. An error for a system push is only logged, since no
 	// broker repeats those.
 	//
 	// OnPush and OnReceipt are called from one goroutine, in the order of arrival; they may block, and must not wait for a Call or Send of the same link.
 	// Pushes may come before the link is open, and what was received is handed over even when its connection is gone.
-	OnPush func(context.Context, []wire.Push) error
+	OnPush func(context.Context, []wire.Push) (acks []wire.ClientAck, err error)
 	// OnReceipt stores one receipt, under the rules of OnPush.
 	OnReceipt func(context.Context, wire.Receipt) error
+	// OnWelcome hears what the broker can do, before the link is open and anything is handed over or sent. An error ends the connection, as if it had been
+	// lost.
+	OnWelcome func(capabilities []string) error
 	// OnState hears every change of state, in order, from the goroutine of Run. It may use the link, but not for long: until it returns, Run does not
 	// notice the end of the connection.
 	OnState func(State)
@@ -127,10 +131,13 @@ func NewLink(cfg LinkConfig) *Link {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.OnPush == nil {
-		cfg.OnPush = func(context.Context, []wire.Push) error { return nil }
+		cfg.OnPush = func(context.Context, []wire.Push) ([]wire.ClientAck, error) { return nil, nil }
 	}
 	if cfg.OnReceipt == nil {
 		cfg.OnReceipt = func(context.Context, wire.Receipt) error { return nil }
+	}
+	if cfg.OnWelcome == nil {
+		cfg.OnWelcome = func([]string) error { return nil }
 	}
 	if cfg.OnState == nil {
 		cfg.OnState = func(State) {}

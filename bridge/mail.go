@@ -134,7 +134,7 @@ func (m *mailroom) hand(ctx context.Context, batch []parcel) error {
 	for _, p := range batch {
 		pushes = append(pushes, *p.push)
 	}
-	err := m.link.cfg.OnPush(ctx, pushes)
+	acks, err := m.link.cfg.OnPush(ctx, pushes)
 	if !first.message() {
 		if err != nil {
 			m.link.log.Warn("system event not handled", "event", clean(first.push.Event, 64), "error", err)
@@ -144,8 +144,13 @@ func (m *mailroom) hand(ctx context.Context, batch []parcel) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range batch {
-		m.acknowledge(ctx, p.from, wire.ClientAck{ClientMessageID: p.push.ClientMessageID, BrokerMessageID: p.push.MessageID})
+	for i, p := range batch {
+		var ack wire.ClientAck
+		if i < len(acks) {
+			ack = acks[i]
+		}
+		ack.ClientMessageID, ack.BrokerMessageID = p.push.ClientMessageID, p.push.MessageID
+		m.acknowledge(ctx, p.from, ack)
 	}
 	return nil
 }

@@ -16,14 +16,14 @@ import (
 func TestMessagesThatWaitTogetherAreOneBatch(t *testing.T) {
 	b := newScripted(t)
 	batches, gate := make(chan []string, 16), make(chan struct{})
-	l := run(t, LinkConfig{URL: b.url, OnPush: func(_ context.Context, pushes []wire.Push) error {
+	l := run(t, LinkConfig{URL: b.url, OnPush: func(_ context.Context, pushes []wire.Push) ([]wire.ClientAck, error) {
 		var ids []string
 		for _, p := range pushes {
 			ids = append(ids, p.ClientMessageID+p.Event)
 		}
 		batches <- ids
 		<-gate
-		return nil
+		return []wire.ClientAck{{Signature: "of the first only"}}, nil
 	}})
 	p := b.open()
 	p.write(push("1"))
@@ -52,10 +52,12 @@ func TestMessagesThatWaitTogetherAreOneBatch(t *testing.T) {
 	if want := [][]string{{"1"}, {"2", "3"}, {"peer_left"}, {"4", "5watch_triggered"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("handed over %v, want %v", got, want)
 	}
-	var ack wire.ClientAck
-	for _, id := range []string{"1", "2", "3", "4", "5"} {
-		if p.read(&ack); ack.ClientMessageID != id {
-			t.Errorf("acknowledged %q, want %s", ack.ClientMessageID, id)
+	for i, id := range []string{"1", "2", "3", "4", "5"} {
+		// The handler had something to say about the first of each batch.
+		said := map[bool]string{true: "of the first only"}[i != 2 && i != 4]
+		var ack wire.ClientAck
+		if p.read(&ack); ack.ClientMessageID != id || ack.Signature != said {
+			t.Errorf("acknowledged %q with %q, want %s with %q", ack.ClientMessageID, ack.Signature, id, said)
 		}
 	}
 }

@@ -36,7 +36,7 @@ type MeshConfig struct {
 // Handler receives what the links of a mesh bring in. The rules of LinkConfig.OnPush, OnReceipt, OnState and OnFrame hold for each link; different links call it
 // at the same time.
 type Handler interface {
-	Push(ctx context.Context, from Source, batch []wire.Push) error
+	Push(ctx context.Context, from Source, batch []wire.Push) (acks []wire.ClientAck, err error)
 	Receipt(ctx context.Context, r wire.Receipt) error
 	State(from Source, s State)
 	Frame(ctx context.Context, from Source, kind string, data []byte)
@@ -53,12 +53,13 @@ type Mesh struct {
 	cfg    MeshConfig
 	member *Link
 
-	mu       sync.Mutex
-	ctx      context.Context // while Run runs
-	ended    bool
-	sessions map[string]*sessionLink
-	started  atomic.Bool
-	tasks    sync.WaitGroup // the links of sessions
+	mu        sync.Mutex
+	ctx       context.Context // while Run runs
+	ended     bool
+	sessions  map[string]*sessionLink
+	abilities abilities
+	started   atomic.Bool
+	tasks     sync.WaitGroup // the links of sessions
 }
 
 // NewMesh returns a mesh whose links are closed until Run.
@@ -74,13 +75,16 @@ func NewMesh(cfg MeshConfig) *Mesh {
 	// Random, not the pid: the broker keeps one connection per session id, and two hosts may well have equal pids.
 	id := fmt.Sprintf("daemon-%016x", m.member.rand.uint64())
 	m.member.cfg.Hello = func(now time.Time) (any, error) { return m.memberHello(id, now) }
+	m.member.cfg.OnWelcome = func(capabilities []string) error { m.learn(capabilities); return nil }
 	return m
 }
 
 func (m *Mesh) link(from Source, log *slog.Logger, hello func(time.Time) (any, error)) *Link {
 	return NewLink(LinkConfig{
 		URL: m.cfg.BrokerURL, Hello: hello, Dial: m.cfg.Dial, TLS: m.cfg.TLS, Backoff: m.cfg.Backoff, Clock: m.cfg.Clock, Rand: m.cfg.Rand, Log: log,
-		OnPush:    func(ctx context.Context, batch []wire.Push) error { return m.cfg.Handler.Push(ctx, from, batch) },
+		OnPush: func(ctx context.Context, batch []wire.Push) ([]wire.ClientAck, error) {
+			return m.cfg.Handler.Push(ctx, from, batch)
+		},
 		OnReceipt: m.cfg.Handler.Receipt,
 		OnFrame:   func(ctx context.Context, kind string, data []byte) { m.cfg.Handler.Frame(ctx, from, kind, data) },
 		OnState:   func(s State) { m.cfg.Handler.State(from, s) },

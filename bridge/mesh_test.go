@@ -44,13 +44,13 @@ func newListener() *listener {
 	}, 1024)}
 }
 
-func (h *listener) Push(_ context.Context, from Source, batch []wire.Push) error {
+func (h *listener) Push(_ context.Context, from Source, batch []wire.Push) ([]wire.ClientAck, error) {
 	for _, p := range batch {
 		if err := h.push(from, p); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 func (h *listener) push(from Source, p wire.Push) error {

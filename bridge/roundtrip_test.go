@@ -27,13 +27,13 @@ type inbox struct {
 	down     chan struct{} // the member's link waits
 }
 
-func (i *inbox) Push(_ context.Context, _ bridge.Source, batch []wire.Push) error {
+func (i *inbox) Push(_ context.Context, _ bridge.Source, batch []wire.Push) ([]wire.ClientAck, error) {
 	for _, p := range batch {
 		if err := i.push(p); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 func (i *inbox) push(p wire.Push) error {

@@ -17,6 +17,7 @@ type SessionIdentity struct {
 	PID      int
 	Role     string
 	Groups   []mesh.Group
+	Caps     []string // what it may do; nil: whatever the member may. The broker is told if it knows limits, see Limits
 }
 
 // sessionLink is a session and the goroutine of its link.
@@ -27,6 +28,7 @@ type sessionLink struct {
 	// Guarded by the mesh's mutex, as starting and stopping are.
 	cancel context.CancelFunc // nil: not started
 	done   chan struct{}
+	signed bool // the last hello named the limits
 }
 
 // AddSession opens a link for a session, now or when Run starts. Errors: ErrSessionExists for an id or key that has a link, ErrClosed after Run.
@@ -34,10 +36,24 @@ func (m *Mesh) AddSession(id SessionIdentity) error {
 	s := &sessionLink{SessionIdentity: id, done: make(chan struct{})}
 	s.link = m.link(Source{Session: id.ID, Key: id.Key.PublicKey()}, m.cfg.Log.With("session", id.ID), func(now time.Time) (any, error) {
 		m.mu.Lock()
-		id := s.SessionIdentity // its groups may have changed
+		id, abilities := s.SessionIdentity, m.abilities // its groups may have changed
+		limit := id.Caps != nil && abilities.known && abilities.sessionCaps
+		s.signed = limit
 		m.mu.Unlock()
-		return m.sessionHello(id, now)
+		if id.Caps != nil && !abilities.known {
+			return nil, errUnknownAbilities
+		}
+		return m.sessionHello(id, limit, now)
 	})
+	s.link.cfg.OnWelcome = func(capabilities []string) error {
+		m.learn(capabilities)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if s.Caps != nil && !s.signed && m.abilities.sessionCaps {
+			return errNotLimited
+		}
+		return nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
@@ -99,14 +115,20 @@ func (m *Mesh) memberHello(sessionID string, now time.Time) (any, error) {
 	return h, h.Validate()
 }
 
-func (m *Mesh) sessionHello(s SessionIdentity, now time.Time) (any, error) {
-	h := wire.SignSessionHello(wire.SessionHello{
+// sessionHello is a session's hello; with limit, its attestation names what the session may do.
+func (m *Mesh) sessionHello(s SessionIdentity, limit bool, now time.Time) (any, error) {
+	h := wire.SessionHello{
 		Capabilities: []string{wire.CapClientAck, wire.CapOwnGating},
 		MeshID:       m.cfg.MeshID, ParentMemberID: m.cfg.MemberID, SessionID: s.ID,
 		DisplayName: clean(s.Name, wire.MaxNameBytes), PID: int64(s.PID), Cwd: clean(s.Cwd, wire.MaxTextBytes),
 		Hostname: clean(m.cfg.Hostname, wire.MaxTextBytes), PeerType: peerType, Channel: "claudemesh-session",
 		Groups: s.Groups, Role: clean(s.Role, wire.MaxNameBytes),
-	}, m.cfg.Member, s.Key, now, attestationLife)
+	}
+	if limit {
+		h = wire.SignLimitedSessionHello(h, m.cfg.Member, s.Key, now, attestationLife, s.Caps)
+	} else {
+		h = wire.SignSessionHello(h, m.cfg.Member, s.Key, now, attestationLife)
+	}
 	return h, h.Validate()
 }
 

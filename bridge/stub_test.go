@@ -235,13 +235,13 @@ func send(id string) wire.Send {
 var errDisk = errors.New("disk full")
 
 // each makes a handler of batches of one for single pushes, which is how most tests look at them.
-func each(fn func(context.Context, wire.Push) error) func(context.Context, []wire.Push) error {
-	return func(ctx context.Context, batch []wire.Push) error {
+func each(fn func(context.Context, wire.Push) error) func(context.Context, []wire.Push) ([]wire.ClientAck, error) {
+	return func(ctx context.Context, batch []wire.Push) ([]wire.ClientAck, error) {
 		for _, p := range batch {
 			if err := fn(ctx, p); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		return nil
+		return nil, nil
 	}
 }

@@ -205,7 +205,7 @@ func (c *conn) maySend(target string) *refusal {
 	if c.caps == nil || slices.Contains(c.caps, need) {
 		return nil
 	}
-	return refused(wire.CodeForbidden, "forbidden: this session lacks the capability "+need)
+	return refused(wire.CodeForbidden, "forbidden: this session lacks the capability "+need+" that a message to this target needs")
 }
 
 // outranks reports whether a member of one role may moderate one of the other: nobody touches the owner, and administrators leave each other alone.
@@ -272,7 +272,10 @@ func (w caller) allowed(op string, own bool) *refusal {
 	case !w.session || w.caps == nil || op == wire.TypeSend: // a send is checked by its target
 		return nil
 	}
-	if need, ok := mesh.OpCapability(op); !ok || need != "" && !slices.Contains(w.caps, need) {
+	switch need, known := mesh.OpCapability(op); {
+	case !known:
+		return refused(wire.CodeForbidden, "no capability lets a limited session do this: "+op)
+	case need != "" && !slices.Contains(w.caps, need):
 		return refused(wire.CodeForbidden, "this session lacks the capability "+need+" that "+op+" needs")
 	}
 	return nil

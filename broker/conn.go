@@ -47,7 +47,8 @@ type conn struct {
 	keys         []string // mailboxes
 	ownMulticast bool
 	ownGating    bool
-	caps         []string // what the session was limited to; nil: nothing
+	caps         []string // what the session is limited to; nil: whatever its member may
+	job          string   // what the session says it does
 	receipts     bool
 	topicEvents  bool
 	changes      bool // it wants frames like skill_change

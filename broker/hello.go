@@ -77,6 +77,8 @@ func (c *conn) admitSession(h wire.SessionHello) *refusal {
 		code := attestationCode(err)
 		return refused(code, "attestation rejected: "+code)
 	}
+	// As long as the connection lasts, even if the attestation runs out meanwhile: it vouches for the hello, not for every frame.
+	c.caps, c.job = h.ParentAttestation.Caps(), h.Role
 	signed := mesh.SessionHelloString(h.MeshID, h.ParentMemberPubkey, h.SessionPubkey, h.Timestamp)
 	if code := c.checkSigned("session_hello", h.Timestamp, []string{h.SessionPubkey}, h.Signature, signed); code != nil {
 		return code
@@ -173,6 +175,7 @@ func (c *conn) greet(saved stateRecord, restoredGroups bool) {
 		MeshPolicy:    &wire.MeshPolicy{SelfEditable: policy},
 		Capabilities: []string{
 			wire.CapClientAck, wire.CapReceipts, wire.CapOwnMulticast, wire.CapOwnGating, wire.CapTopicKeys, wire.CapChanges, wire.CapSealedSchedules,
+			wire.CapSessionCaps,
 		},
 	}
 	if !c.isSession {

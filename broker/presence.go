@@ -36,11 +36,15 @@ func (c *conn) peer() wire.Peer {
 	if c.isSession {
 		role = wire.RoleSession
 	}
+	var caps *[]string
+	if c.caps != nil {
+		caps = &c.caps // read-only after the hello
+	}
 	return wire.Peer{
 		Pubkey: c.routingKey(), MemberPubkey: c.member.Pubkey, DisplayName: c.name, Status: c.status, Summary: c.summary,
 		Groups: append([]mesh.Group{}, c.groups...), SessionID: c.sessionID, ConnectedAt: wire.Timestamp(c.since), Cwd: c.place.cwd,
 		Hostname: c.place.hostname, PeerType: c.place.peerType, Channel: c.place.channel, Model: c.place.model, Stats: c.stats, Visible: c.visible,
-		Profile: c.profile, PeerRole: role,
+		Profile: c.profile, PeerRole: role, Role: c.job, AllowedCaps: caps,
 	}
 }
 

@@ -67,8 +67,12 @@ func (b *Broker) receiptFor(m *meshState, sender, recipient, id, cmid string, a 
 	if b.store.full(ctx, subject, b.lim.MailboxDepth) {
 		return nil
 	}
-	return &receiptFor{subject: subject, receipt: wire.Receipt{
+	r := wire.Receipt{
 		Type: wire.TypeReceipt, MessageID: id, ClientMessageID: cmid, State: a.State, Via: a.Via, By: a.By, RecipientPubkey: recipient,
-		At: wire.Timestamp(b.now()),
-	}}
+		At: a.At, Signature: a.Signature,
+	}
+	if a.Signature == "" {
+		r.At = wire.Timestamp(b.now()) // nobody's word but ours
+	}
+	return &receiptFor{subject: subject, receipt: r}
 }

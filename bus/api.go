@@ -287,6 +287,8 @@ type MeshStatus struct {
 	Unread      int            `json:"unread"`
 	Peers       int            `json:"peers"`            // sessions of anybody that are connected, as the broker said last; 0 while the link is down
 	Server      *MeshServer    `json:"server,omitempty"` // only when asked for, and the broker answered
+	// Disbelieved counts the receipts, since the daemon's start, that were not signed or whose signature did not hold.
+	Disbelieved int `json:"disbelieved_receipts,omitempty"`
 }
 
 // MeshServer is what the broker says about a mesh. Slug is the broker's; the one here may have been changed.

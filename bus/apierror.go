@@ -18,6 +18,33 @@ var (
 	ErrInterrupted = errors.New("the connection to the daemon was interrupted")
 )
 
+// Reasons of refusals that say what the caller's session lacks, with their fields in Data.
+const (
+	ReasonCapability = "capability_missing" // Lack.Capability: the session may not do this kind of thing
+	ReasonOnlyMesh   = "only_mesh"          // Lack.Mesh: the session may use that mesh only
+)
+
+// Lack is what a session lacks, and what it has.
+type Lack struct {
+	Capability string   `json:"capability,omitempty"`
+	Has        []string `json:"allowed_caps,omitempty"`
+	Mesh       string   `json:"only_mesh,omitempty"`
+}
+
+// MissingCapability is the refusal of what a limited session asks for: what is the thing in words, "" when the caller knows.
+func MissingCapability(capability, what string, has []string) *APIError {
+	detail := "this session lacks the capability " + capability
+	if what != "" {
+		detail += " that " + what + " needs"
+	}
+	return &APIError{Code: 403, Reason: ReasonCapability, Detail: detail, Data: Lack{Capability: capability, Has: has}}
+}
+
+// OtherMesh is the refusal of a session that is bound to its mesh and asks for another.
+func OtherMesh(own string) *APIError {
+	return &APIError{Code: 403, Reason: ReasonOnlyMesh, Detail: fmt.Sprintf("this session may use mesh %s only", own), Data: Lack{Mesh: own}}
+}
+
 // APIError is a refusal by a handler. It travels as a NATS micro error: header Nats-Service-Error-Code holds Code, the body is a JSON object with
 // "error" (Reason), "detail" (Detail) and the fields of Data.
 type APIError struct {

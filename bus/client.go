@@ -117,7 +117,7 @@ func connectError(ctx context.Context, err error) error {
 
 // Do sends in as JSON (nothing when nil) and reads the answer into out (ignored when nil). It returns
 //   - *APIError when the handler refuses,
-//   - ErrDenied at once when the credential does not allow the subject,
+//   - ErrDenied at once when the credential does not allow the subject; for a session, a *DeniedError that says what it lacks,
 //   - ErrNoDaemon when nobody answers there, or the connection was closed before: the request was not carried out,
 //   - ErrInterrupted when the connection breaks meanwhile: the request may have been carried out,
 //   - ctx's error when it ends first.
@@ -138,12 +138,15 @@ func (c *Client) Do(ctx context.Context, subject string, in, out any) error {
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	ctx, done := c.denials.watch(ctx, subject)
+	watched, done := c.denials.watch(ctx, subject)
 	defer done()
 	closed := c.nc.IsClosed()
-	msg, err := c.nc.RequestWithContext(ctx, subject, data)
+	msg, err := c.nc.RequestWithContext(watched, subject, data)
+	if err != nil && errors.Is(context.Cause(watched), ErrDenied) {
+		return c.denied(ctx, subject)
+	}
 	if err != nil {
-		return c.callError(ctx, subject, closed, err)
+		return c.callError(watched, subject, closed, err)
 	}
 	if code := msg.Header.Get(micro.ErrorCodeHeader); code != "" {
 		n, convErr := strconv.Atoi(code)
@@ -166,7 +169,7 @@ func (c *Client) Do(ctx context.Context, subject string, in, out any) error {
 func (c *Client) callError(ctx context.Context, subject string, closed bool, err error) error {
 	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(cause, ErrDenied), errors.Is(cause, ErrInterrupted):
+	case errors.Is(cause, ErrInterrupted):
 		return fmt.Errorf("%w: %s", cause, subject)
 	case cause != nil:
 		return fmt.Errorf("wait for reply on %s: %w", subject, cause)

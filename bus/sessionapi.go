@@ -30,20 +30,23 @@ type SessionStart struct {
 
 // SessionInfo describes a session: never its secret key, never its token.
 type SessionInfo struct {
-	ID        string       `json:"id"`
-	Mesh      string       `json:"mesh"`
-	Name      string       `json:"name"`
-	Pubkey    string       `json:"pubkey"`
-	PID       int          `json:"pid"`
-	Cwd       string       `json:"cwd"`
-	Role      string       `json:"role,omitempty"`
-	Groups    []mesh.Group `json:"groups"`
-	Caps      *[]string    `json:"allowed_caps,omitempty"` // absent: all that the member may
-	OnlyMesh  bool         `json:"only_mesh,omitempty"`
-	Link      string       `json:"link"`
-	LinkError string       `json:"link_error,omitempty"` // why it is not open, e.g. that the session was kicked
-	StartedAt int64        `json:"started_at"`
-	Unread    int          `json:"unread"` // of session-list only: it has to be counted
+	ID       string       `json:"id"`
+	Mesh     string       `json:"mesh"`
+	Name     string       `json:"name"`
+	Pubkey   string       `json:"pubkey"`
+	PID      int          `json:"pid"`
+	Cwd      string       `json:"cwd"`
+	Role     string       `json:"role,omitempty"`
+	Groups   []mesh.Group `json:"groups"`
+	Caps     *[]string    `json:"allowed_caps,omitempty"` // absent: all that the member may
+	OnlyMesh bool         `json:"only_mesh,omitempty"`
+	Parent   string       `json:"parent,omitempty"` // the session that made it, and with which it ends
+	// CapsHeld says, of a limited session, who holds it to its limits: a CapsHeld constant.
+	CapsHeld  string `json:"caps_held,omitempty"`
+	Link      string `json:"link"`
+	LinkError string `json:"link_error,omitempty"` // why it is not open, e.g. that the session was kicked
+	StartedAt int64  `json:"started_at"`
+	Unread    int    `json:"unread"` // of session-list only: it has to be counted
 	// MessageMode is what holds for this session: push, inbox (messages are not shown unasked) or off (the same). Empty until a broker was reached.
 	MessageMode  string    `json:"message_mode,omitempty"`
 	Conversation string    `json:"conversation,omitempty"`
@@ -51,6 +54,13 @@ type SessionInfo struct {
 	// TokenFile is where the daemon wrote the session's token (0600): only in the replies to session-register and session-attach.
 	TokenFile string `json:"token_file,omitempty"`
 }
+
+// Who holds a limited session to its capabilities.
+const (
+	CapsHeldBoth = "broker"  // the broker of its mesh, and this machine
+	CapsHeldHere = "machine" // this machine only: its broker knows no limits of sessions
+	CapsUnknown  = "unknown" // this machine; the broker has not been reached yet
+)
 
 // SessionList answers session-list.
 type SessionList struct {

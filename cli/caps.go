@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -129,4 +130,40 @@ func (c *call) explainCaps() error {
 		}
 		return c.ui.print("Every session may see who is on the mesh, read its own messages and say that it got them; --caps none leaves it just that.")
 	})
+}
+
+// capabilityHint tells how a session gets what it lacks: only the user gives it, and only to a new one.
+func capabilityHint(data map[string]any) string {
+	has := capsWords(data["allowed_caps"])
+	if has == capsNone {
+		has = ""
+	} else {
+		has += ","
+	}
+	return fmt.Sprintf("the user can start a session that may, outside of this one: claudemesh session run --caps %s%s …\neach capability is explained by: claudemesh session run --caps ?",
+		has, cleanLine(fmt.Sprint(data["capability"])))
+}
+
+// capsWords is a list of capabilities from an error's data as --caps takes it.
+func capsWords(list any) string {
+	var words []string
+	items, _ := list.([]any)
+	for _, s := range items {
+		words = append(words, cleanLine(fmt.Sprint(s)))
+	}
+	if len(words) == 0 {
+		return capsNone
+	}
+	return strings.Join(words, ",")
+}
+
+// allowedText is what peers and sessions are limited to, for people.
+func allowedText(caps *[]string) string {
+	switch {
+	case caps == nil:
+		return ""
+	case len(*caps) == 0:
+		return "may: nothing"
+	}
+	return "may: " + cleanLine(strings.Join(*caps, ", "))
 }

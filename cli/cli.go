@@ -83,7 +83,7 @@ func (a *app) root() *urfave.Command {
 		name: "claudemesh", short: "messages between AI coding sessions: durable, encrypted, truthfully reported",
 		subs: []verb{
 			createVerb(), joinVerb(), shareVerb(), listVerb(), infoVerb(), renameVerb(), leaveVerb(), deleteVerb(),
-			sendVerb(), inboxVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
+			sendVerb(), inboxVerb(), traceVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
 			memberVerb(), grantVerb(), revokeVerb(), blockVerb(), unblockVerb(), grantsVerb(), verifyVerb(),
 			kickVerb(), disconnectVerb(), banVerb(), unbanVerb(), bansVerb(), apiKeyVerb(),
 			statusVerb(), summaryVerb(), visibleVerb(), profileVerb(), groupVerb(), settingsVerb(),
@@ -91,7 +91,7 @@ func (a *app) root() *urfave.Command {
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
 			installVerb(), uninstallVerb(), statusLineVerb(),
-			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), versionVerb(), helpVerb(),
+			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{
 			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too"},

@@ -256,6 +256,12 @@ func apiHint(reason string, data map[string]any) string {
 		return "see the state of the link with: claudemesh daemon status"
 	case "broker_not_trusted":
 		return "put the authority's certificate into ~/.claudemesh/ca.pem, or name it with: claudemesh daemon restart --ca-file FILE"
+	case bus.ReasonCapability:
+		return capabilityHint(data)
+	case "caps_exceeded":
+		return "name what it may do with: --caps " + capsWords(data["allowed_caps"])
+	case bus.ReasonOnlyMesh:
+		return "it was started with --only-mesh; the user can start one without, outside of a session"
 	case "internal":
 		return "the daemon's log says more; its path is in: claudemesh daemon status"
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"claudemesh/bus"
@@ -14,7 +15,8 @@ func messageStatusVerb() verb {
 	return verb{
 		name: "status", args: "ID", short: "tell how far a message has come",
 		long: `ID is what claudemesh send printed, the broker's own id of the message, or 8 or more of its first characters. Of a message that was sent from
-here, every step is known with its time; of one that was received, and of each recipient of a multicast, what the broker knows.
+here, every step is known with its time, and those from delivered on are signed by the recipient. What only the broker says is shown as such, and is all that
+is known of each recipient of a multicast; it moves no state. claudemesh trace tells the same story step by step.
 
   accepted → sent (the broker has it) → delivered (the recipient's machine has it) → surfaced (a session was shown it); or failed, with the reason`,
 		examples: []string{"claudemesh message status 5d0c1f1e-8c1b-4a53-9d0a-6f3f4b0c2a11", "claudemesh message status SPLO6kO0vSc1 --json"},
@@ -49,6 +51,13 @@ type messageStatusJSON struct {
 	Receipts        []bus.Receipt          `json:"receipts,omitempty"`
 	Recipients      []wire.RecipientStatus `json:"recipients,omitempty"`
 	Omitted         int                    `json:"recipientsOmitted,omitempty"`
+	BrokerSays      *brokerSays            `json:"brokerSays,omitempty"`
+}
+
+// brokerSays is what nobody but the broker vouches for.
+type brokerSays struct {
+	Delivered   bool   `json:"delivered"`
+	DeliveredAt string `json:"deliveredAt,omitempty"`
 }
 
 func (c *call) messageStatus(ctx context.Context, n *conn, id string) error {
@@ -110,27 +119,22 @@ func (s *messageStatusJSON) ofOutbox(it bus.OutboxItem) {
 	}
 }
 
-// ofBroker enters what the broker knows. Of a message of ours only what is more: its steps are known from the receipts.
+// ofBroker enters what the broker says. That it has a message it can know; that a recipient has it is for the recipient to say, and stays apart.
 func (s *messageStatusJSON) ofBroker(got wire.MessageStatusResult, ours bool) {
 	s.Recipients, s.Omitted = got.Recipients, got.Omitted
 	if got.FullID != "" {
 		s.BrokerMessageID = got.FullID
 	}
-	if got.Delivered && got.DeliveredAt != nil && s.DeliveredAt == "" {
-		s.DeliveredAt = *got.DeliveredAt
+	s.BrokerSays = &brokerSays{Delivered: got.Delivered}
+	if got.Delivered && got.DeliveredAt != nil {
+		s.BrokerSays.DeliveredAt = *got.DeliveredAt
 	}
 	if ours {
-		if got.Delivered && s.State == bus.StateSent {
-			s.State = bus.StateDelivered
-		}
 		return
 	}
 	s.Target, s.State, s.AcceptedAt = got.TargetSpec, bus.StateSent, got.AcceptedAt
 	if got.ClientMessageID != "" {
 		s.MessageID = got.ClientMessageID
-	}
-	if got.Delivered {
-		s.State = bus.StateDelivered
 	}
 }
 
@@ -144,6 +148,13 @@ func (c *call) printMessageStatus(s messageStatusJSON) error {
 	rows := [][2]string{{"accepted", s.AcceptedAt}, {"sent", s.SentAt}, {"delivered", s.DeliveredAt}, {"surfaced", s.SurfacedAt}, {"id", s.MessageID}, {"broker id", s.BrokerMessageID}}
 	if s.Error != "" {
 		rows = append(rows, [2]string{"error", s.Error})
+	}
+	if says := s.BrokerSays; says != nil {
+		line := "not delivered to everybody it was for"
+		if says.Delivered {
+			line = strings.TrimSpace("delivered  " + says.DeliveredAt)
+		}
+		rows = append(rows, [2]string{"broker", "says: " + line})
 	}
 	for _, r := range s.Recipients {
 		line := fmt.Sprintf("%s  %s…  %s", r.Name, short(r.Pubkey), r.State)

@@ -16,7 +16,7 @@ import (
 // peerFields are what --json=FIELDS may select: the keys of a row as the broker sends them, what the daemon adds, and "name".
 var peerFields = []string{
 	"name", "pubkey", "memberPubkey", "displayName", "status", "summary", "groups", "sessionId", "connectedAt", "cwd", "hostname", "peerType", "channel", "model",
-	"stats", "visible", "profile", "peerRole", "role", "mesh", "isSelf", "isThisSession",
+	"stats", "visible", "profile", "peerRole", "role", "allowed_caps", "mesh", "isSelf", "isThisSession",
 }
 
 // rolePlane marks the rows of daemons' own connections: nobody who could be written to sits there that is not listed otherwise.
@@ -184,6 +184,12 @@ func (c *call) peerLine(p peerRow) string {
 	line += "  " + c.ui.paint(dim, short(p.Pubkey)+"…")
 	if p.Summary != nil && *p.Summary != "" {
 		line += "  — " + cleanLine(*p.Summary)
+	}
+	if p.Role != "" {
+		line += "\n      role: " + cleanLine(p.Role)
+	}
+	if may := allowedText(p.AllowedCaps); may != "" {
+		line += "\n      " + may
 	}
 	if p.Cwd != "" {
 		line += "\n      cwd: " + cleanLine(p.Cwd)

@@ -36,7 +36,8 @@ func sessionRunVerb() verb {
 	return verb{
 		name: "run", args: "--name NAME -- COMMAND…", short: "run a command as a session",
 		long: `Registers a session, runs COMMAND with the session's identity in its environment, and ends the session with it. claudemesh send, inbox
-and mcp inside of it act as this session. Signals are passed on; the exit code is the command's (128 + n when signal n ended it).
+and mcp inside of it act as this session. With --caps it may do only what is named; inside a session, a new one gets at most what that
+one has, and ends with it. Signals are passed on; the exit code is the command's (128 + n when signal n ended it).
 
 The command gets CLAUDEMESH_SESSION_ID, CLAUDEMESH_MESH, CLAUDEMESH_DISPLAY_NAME and CLAUDEMESH_IPC_TOKEN_FILE.`,
 		examples: []string{
@@ -44,7 +45,7 @@ The command gets CLAUDEMESH_SESSION_ID, CLAUDEMESH_MESH, CLAUDEMESH_DISPLAY_NAME
 			"claudemesh session run --name bob --groups reviewers,backend:lead --mesh team -- claude",
 			"claudemesh session run --name reader --caps dm,state-read -- sh",
 		},
-		fails: []string{"3  no name or no command; the name reads as another kind of target", "5  no such mesh", "126, 127  the command cannot be run, or is not there"},
+		fails: []string{"3  no name or no command; the name reads as another kind of target; an unknown capability", "5  no such mesh", "7  inside a session: more than this session may do itself", "126, 127  the command cannot be run, or is not there"},
 		flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "name", Usage: "how peers see it: `NAME`"},
 			&urfave.StringFlag{Name: "role", Usage: "its `ROLE`, told to peers"},
@@ -222,7 +223,7 @@ func sessionListVerb() verb {
 					if s.LinkError != "" {
 						link += " (" + cleanLine(s.LinkError) + ")"
 					}
-					if err := c.ui.print("%s  on %s  pid %d  %s…  link %s  %d unread  %s", c.ui.paint(bold, cleanLine(s.Name)), s.Mesh, s.PID, short(s.Pubkey), link, s.Unread, cleanLine(s.Cwd)); err != nil {
+					if err := c.ui.print("%s", c.sessionLine(s, link)); err != nil {
 						return err
 					}
 				}
@@ -230,4 +231,18 @@ func sessionListVerb() verb {
 			})
 		},
 	}
+}
+
+func (c *call) sessionLine(s bus.SessionInfo, link string) string {
+	line := fmt.Sprintf("%s  on %s  pid %d  %s…  link %s  %d unread  %s", c.ui.paint(bold, cleanLine(s.Name)), s.Mesh, s.PID, short(s.Pubkey), link, s.Unread, cleanLine(s.Cwd))
+	if may := allowedText(s.Caps); may != "" {
+		line += "\n    " + may
+		switch s.CapsHeld {
+		case bus.CapsHeldHere:
+			line += "  (only this machine holds it to that: its broker knows no limits of sessions)"
+		case bus.CapsUnknown:
+			line += "  (this machine holds it to that; its broker has not been reached yet)"
+		}
+	}
+	return line
 }

@@ -13,6 +13,7 @@ import (
 
 	urfave "github.com/urfave/cli/v3"
 
+	"claudemesh/mcp/skilltext"
 	"claudemesh/wire"
 )
 
@@ -119,7 +120,7 @@ func skillGetVerb() verb {
 				*wire.Skill
 				Mesh string `json:"mesh"`
 			}{out.Skill, slug}, func() error {
-				text, err := formatSkill(out.Skill)
+				text, err := skilltext.Format(out.Skill)
 				if err != nil {
 					return err
 				}

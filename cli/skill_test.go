@@ -9,6 +9,7 @@ import (
 	urfave "github.com/urfave/cli/v3"
 
 	"claudemesh/cli/claudeconf"
+	"claudemesh/mcp/skilltext"
 	"claudemesh/wire"
 )
 
@@ -67,7 +68,7 @@ func TestASkillIsReadAsItIsWritten(t *testing.T) {
 		{SkillEntry: wire.SkillEntry{Name: "true", Description: "null"}, Instructions: "x\n", Manifest: []byte(`null`)},
 	} {
 		t.Run(s.Name, func(t *testing.T) {
-			text, err := formatSkill(&s)
+			text, err := skilltext.Format(&s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,9 +98,6 @@ func TestPermissionRulesNameCommandsThatExist(t *testing.T) {
 		}
 		at := (&app{env: e}).root()
 		for _, word := range strings.Fields(words) {
-			if word == "trace" && at.Command(word) == nil {
-				break // comes with its own branch; this line goes with the merge
-			}
 			if at = at.Command(word); at == nil {
 				t.Errorf("%s: there is no such command", rule)
 				break

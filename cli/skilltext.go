@@ -3,13 +3,10 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
-
-	"claudemesh/wire"
 )
 
 // Reading and writing a SKILL.md: YAML between two lines "---", then the instructions.
@@ -60,53 +57,4 @@ func parseSkill(text string) (skillText, error) {
 		s.Manifest = manifest
 	}
 	return s, nil
-}
-
-// formatSkill is the inverse of parseSkill.
-func formatSkill(s *wire.Skill) (string, error) {
-	var front strings.Builder
-	enc := yaml.NewEncoder(&front)
-	doc := yaml.Node{Kind: yaml.MappingNode}
-	add := func(key string, value any) error {
-		var k, v yaml.Node
-		k.SetString(key)
-		if err := v.Encode(value); err != nil {
-			return fmt.Errorf("write skill: %w", err)
-		}
-		doc.Content = append(doc.Content, &k, &v)
-		return nil
-	}
-	if err := add("name", s.Name); err != nil {
-		return "", err
-	}
-	if err := add("description", s.Description); err != nil {
-		return "", err
-	}
-	if len(s.Tags) > 0 {
-		if err := add("tags", s.Tags); err != nil {
-			return "", err
-		}
-	}
-	var more map[string]any
-	if json.Unmarshal(s.Manifest, &more) == nil { // a manifest of another shape is of another client; it stays in --json
-		keys := []string{}
-		for key := range more {
-			if key != "name" && key != "description" && key != "tags" {
-				keys = append(keys, key)
-			}
-		}
-		slices.Sort(keys)
-		for _, key := range keys {
-			if err := add(key, more[key]); err != nil {
-				return "", err
-			}
-		}
-	}
-	if err := enc.Encode(&doc); err != nil {
-		return "", fmt.Errorf("write skill: %w", err)
-	}
-	if err := enc.Close(); err != nil {
-		return "", fmt.Errorf("write skill: %w", err)
-	}
-	return fence + "\n" + front.String() + fence + "\n\n" + strings.TrimSuffix(s.Instructions, "\n") + "\n", nil
 }

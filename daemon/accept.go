@@ -33,7 +33,7 @@ func (d *Daemon) accept(ctx context.Context, c *bus.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if req.ReplyTo, err = d.replyID(ctx, req.ReplyTo, target); err != nil {
+	if req.ReplyTo, err = d.replyID(ctx, c.Slug, req.ReplyTo, target); err != nil {
 		return nil, err
 	}
 	print, err := mesh.FingerprintOf(target.Typed, req.Body, req.Priority, req.ReplyTo, req.Meta)
@@ -127,22 +127,23 @@ func (d *Daemon) senderKey(ctx context.Context, m *meshRun, actor string) (strin
 	return m.joined.Pubkey, nil
 }
 
-// replyID turns the id of a message received here into the id its sender knows or, in a topic, the one that everybody knows; any other id is passed on as it is.
-func (d *Daemon) replyID(ctx context.Context, id string, to mesh.Target) (string, error) {
+// replyID turns the id of a message received here, whether ours, the broker's or the sender's, into the one that its sender knows or, in a topic, that everybody
+// knows; any other id is passed on as it is.
+func (d *Daemon) replyID(ctx context.Context, slug, id string, to mesh.Target) (string, error) {
 	if id == "" {
 		return "", nil
 	}
-	msg, err := d.inbox.Get(ctx, id)
-	switch {
-	case err == nil && to.Kind == mesh.TargetTopic:
-		return msg.BrokerMessageID, nil
-	case err == nil:
-		return msg.ClientMessageID, nil
-	case isNotFound(err):
-		return id, nil
-	default:
+	found, err := d.inbox.Meant(ctx, id, "", slug)
+	if err != nil {
 		return "", fmt.Errorf("look up answered message: %w", err)
 	}
+	for _, msg := range found { // of several that their senders gave one id, the newest
+		if to.Kind == mesh.TargetTopic {
+			return msg.BrokerMessageID, nil
+		}
+		return msg.ClientMessageID, nil
+	}
+	return id, nil
 }
 
 // address fills in whom the row is for. A name that cannot be looked up now, because the mesh is down, is left to the drain.
@@ -259,7 +260,7 @@ func (d *Daemon) state(ctx context.Context, row outbox.Row) string {
 		return state
 	}
 	for _, r := range receipts {
-		if rank(r.State) > rank(state) {
+		if r.Proven && rank(r.State) > rank(state) {
 			state = r.State
 		}
 	}

@@ -48,7 +48,7 @@ func (d *Daemon) attachClient(ctx context.Context, req bus.SessionAttach) (bus.S
 		return bus.SessionInfo{}, fmt.Errorf("list sessions: %w", err)
 	}
 	for _, s := range live {
-		if s.PID == req.PID && s.StartTime == start && s.Mesh == slug {
+		if s.PID == req.PID && s.StartTime == start && s.Mesh == slug && s.Parent == "" { // a session could name any process
 			info := d.sessionInfo(s)
 			info.TokenFile = d.tokenPath(s.ID)
 			return info, nil
@@ -57,11 +57,11 @@ func (d *Daemon) attachClient(ctx context.Context, req bus.SessionAttach) (bus.S
 	begin := bus.SessionStart{
 		Mesh: slug, DefaultName: ambientName(req.Cwd, slug, live), PID: req.PID, StartTime: start, Cwd: req.Cwd, Conversation: req.Conversation,
 	}
-	info, err := d.beginSession(ctx, begin)
+	info, err := d.beginSession(ctx, bus.User, begin)
 	var refused *bus.APIError
 	if errors.As(err, &refused) && refused.Reason == "conversation_live" {
 		begin.Conversation = "" // another client is in it, too: this one gets a key of its own
-		return d.beginSession(ctx, begin)
+		return d.beginSession(ctx, bus.User, begin)
 	}
 	return info, err
 }
@@ -118,7 +118,7 @@ func (d *Daemon) attached(ctx context.Context, ev bus.HookEvent) (session.Sessio
 		return session.Session{}, "", fmt.Errorf("list sessions: %w", err)
 	}
 	for _, s := range live {
-		if ev.PID != 0 && s.PID == ev.PID || ev.Conversation != "" && s.Conversation == ev.Conversation {
+		if s.Parent == "" && (ev.PID != 0 && s.PID == ev.PID || ev.Conversation != "" && s.Conversation == ev.Conversation) {
 			token := ""
 			if ev.Event == eventSessionStart {
 				token = d.tokenPath(s.ID)

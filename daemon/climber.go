@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +25,7 @@ const (
 	pokeEvery   = 500 * time.Millisecond // a waiting hook is poked at most so often
 	nudgeEvery  = 5 * time.Second
 	slowLook    = time.Second // at a transcript that something is awaited in, whatever the system tells of it
-	climbAtOnce = 256         // messages of one session that are dealt with at one time
+	climbAtOnce = 256         // messages of one session that are dealt with at one time, new ones and those that were pushed
 )
 
 // climber knows one live session's rungs and drives its messages up to them.
@@ -124,7 +126,7 @@ func (c *climber) step(ctx context.Context) (next time.Time, err error) {
 	if err := c.findEvidence(ctx); err != nil {
 		return next, err
 	}
-	rows, err := c.l.d.inbox.Waiting(ctx, c.id, climbAtOnce)
+	rows, err := c.due(ctx)
 	if err != nil {
 		return next, err
 	}
@@ -188,6 +190,11 @@ func (c *climber) step(ctx context.Context) (next time.Time, err error) {
 		c.l.d.journal.Publish(bus.WakeSubject(slug, c.id, bus.RungNudge), bus.Nudge{Unread: plan.Unshown})
 	}
 	return next, nil
+}
+
+// due are the messages that package wake decides about.
+func (c *climber) due(ctx context.Context) ([]inbox.Waiting, error) {
+	return c.l.d.inbox.Due(ctx, c.id, bus.ViaDigest, wake.MaxTries, climbAtOnce)
 }
 
 // news reports whether something waits that no nudge was for. mu is held.
@@ -337,23 +344,25 @@ func (c *climber) findEvidence(ctx context.Context) error {
 	if err != nil {
 		c.l.d.opt.Log.Warn("transcript_not_read", "session", c.id, "error", err)
 	}
-	if len(found) == 0 {
-		return nil
-	}
-	return c.seen(ctx, inbox.EvidenceTranscript, func(w inbox.Waiting) bool { return found[shownID(w.Message)] })
+	return c.seenIDs(ctx, inbox.EvidenceTranscript, slices.Collect(maps.Keys(found)))
 }
 
-// seen surfaces the waiting messages of which there is evidence.
-func (c *climber) seen(ctx context.Context, evidence string, is func(inbox.Waiting) bool) error {
-	rows, err := c.l.d.inbox.Waiting(ctx, c.id, 0)
+// seenIDs surfaces the waiting messages that were shown under these ids.
+func (c *climber) seenIDs(ctx context.Context, evidence string, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := c.l.d.inbox.WaitingFor(ctx, c.id, ids)
 	if err != nil {
 		return err
 	}
+	return c.seen(ctx, evidence, rows)
+}
+
+// seen surfaces waiting messages of which there is evidence.
+func (c *climber) seen(ctx context.Context, evidence string, rows []inbox.Waiting) error {
 	byVia := map[string][]string{}
 	for _, w := range rows {
-		if !is(w) {
-			continue
-		}
 		via := w.PushedVia
 		if w.State != inbox.DeliveryPushed {
 			via = bus.ViaChannel // published for the shim, whose report is on its way
@@ -375,14 +384,6 @@ func (c *climber) seen(ctx context.Context, evidence string, is func(inbox.Waiti
 		c.mu.Unlock()
 	}
 	return nil
-}
-
-// shownID is the id under which a message is shown to a model.
-func shownID(m inbox.Message) string {
-	if m.BrokerMessageID != "" {
-		return m.BrokerMessageID
-	}
-	return m.ID
 }
 
 // want asks for a status to be told to the broker; only the latest counts.

@@ -25,8 +25,8 @@ type fetching struct {
 	ours bool // the broker serves signed downloads
 }
 
-// fileURL asks the broker for a file.
-func (m *meshRun) fileURL(ctx context.Context, id string) (got wire.FileURL, err error) {
+// fileURL asks the broker for a file, over the link of whoever wants it.
+func (m *meshRun) fileURL(ctx context.Context, link *bridge.Link, id string) (got wire.FileURL, err error) {
 	ref := wire.FileRef{FileID: id}
 	if err := ref.Validate(); err != nil {
 		return got, &bus.APIError{Code: 400, Reason: "bad_file", Detail: err.Error()}
@@ -35,7 +35,7 @@ func (m *meshRun) fileURL(ctx context.Context, id string) (got wire.FileURL, err
 	if err != nil {
 		return got, fmt.Errorf("encode file id: %w", err)
 	}
-	reply, err := m.call(ctx, m.links.Member(), wire.TypeGetFile, fields)
+	reply, err := m.call(ctx, link, wire.TypeGetFile, fields)
 	if err != nil {
 		return got, err
 	}
@@ -55,7 +55,7 @@ func (d *Daemon) openFile(ctx context.Context, c *bus.Call) (any, error) {
 		return nil, err
 	}
 	f := &fetching{id: req.FileID, ours: len(m.links.Member().State().Capabilities) > 0}
-	if f.url, err = m.fileURL(ctx, req.FileID); err != nil {
+	if f.url, err = m.fileURL(ctx, d.linkOf(ctx, c.Actor, m), req.FileID); err != nil {
 		return nil, err
 	}
 	t := &transfer{actor: c.Actor, mesh: m, fetch: f}
@@ -180,7 +180,7 @@ func (d *Daemon) grant(ctx context.Context, c *bus.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	got, err := m.fileURL(ctx, req.FileID)
+	got, err := m.fileURL(ctx, d.linkOf(ctx, c.Actor, m), req.FileID)
 	if err != nil {
 		return nil, err
 	}

@@ -63,8 +63,8 @@ func (d *Daemon) serve() error {
 		{bus.OpMeshDelete, userOnly(d.deleteMesh)},
 		{bus.OpInviteList, userOnly(d.listInvites)},
 		{bus.OpInviteRevoke, userOnly(d.revokeInvite)},
-		{bus.OpSessionStart, userOnly(d.startSession)},
-		{bus.OpSessionEnd, userOnly(d.stopSession)},
+		{bus.OpSessionStart, d.startSession},
+		{bus.OpSessionEnd, d.stopSession},
 		{bus.OpSessionList, d.listSessions},
 		{bus.OpSessionMe, d.sessionMe},
 		{bus.OpSessionAttach, userOnly(d.attachSession)},
@@ -79,6 +79,7 @@ func (d *Daemon) serve() error {
 		{bus.OpOutboxList, d.listOutbox},
 		{bus.OpOutboxGet, d.getOutbox},
 		{bus.OpOutboxRequeue, userOnly(d.requeue)},
+		{bus.OpTrace, d.trace},
 		{bus.OpTap, userOnly(d.tap)},
 		{bus.OpVaultSet, d.vaultSet},
 		{bus.OpVaultGet, d.vaultGet},
@@ -193,7 +194,7 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 	case wire.TypeSchedule:
 		return d.schedule(ctx, m, c)
 	case wire.TypeListScheduled:
-		return d.listScheduled(ctx, m)
+		return d.listScheduled(ctx, m, c.Actor)
 	case bus.CallResolve:
 		return m.resolveMember(ctx, c, key)
 	case wire.TypeMCPRegister:
@@ -213,11 +214,14 @@ func (d *Daemon) call(ctx context.Context, c *bus.Call) (any, error) {
 		}
 		return json.RawMessage(reply), nil
 	}
+	link = d.linkOf(ctx, c.Actor, m)
 	reply, err := m.call(ctx, link, c.Op, c.Data)
 	if err != nil {
 		return nil, err
 	}
-	m.made(c.Op, c.Data, reply)
+	if link == m.links.Member() { // over a session's link, the broker tells the member's
+		m.made(c.Op, c.Data, reply)
+	}
 	return json.RawMessage(reply), nil
 }
 
@@ -252,7 +256,7 @@ func (m *meshRun) peers(ctx context.Context, self string) (any, error) {
 		row := bus.Peer{
 			Pubkey: p.Pubkey, MemberPubkey: p.MemberPubkey, DisplayName: printable(p.DisplayName), Status: p.Status, Summary: p.Summary, Groups: groups,
 			SessionID: p.SessionID, ConnectedAt: p.ConnectedAt, Cwd: p.Cwd, Hostname: p.Hostname, PeerType: p.PeerType, Channel: p.Channel, Model: p.Model,
-			Visible: p.Visible, Stats: asJSON(p.Stats), Profile: asJSON(p.Profile), PeerRole: role, Mesh: m.joined.Slug, IsSelf: p.MemberPubkey == m.joined.Pubkey, IsThisSession: p.Pubkey == self && role == wire.RoleSession,
+			Visible: p.Visible, Stats: asJSON(p.Stats), Profile: asJSON(p.Profile), PeerRole: role, Role: printable(p.Role), AllowedCaps: printables(p.AllowedCaps), Mesh: m.joined.Slug, IsSelf: p.MemberPubkey == m.joined.Pubkey, IsThisSession: p.Pubkey == self && role == wire.RoleSession,
 		}
 		if c := m.d.ladder.of(p.SessionID); c != nil && c.key == p.Pubkey {
 			row.Wake = c.info()

@@ -181,26 +181,22 @@ func (c *climber) follow(ctx context.Context, ev bus.HookEvent) error {
 
 // evidence is what an event tells about messages that hooks carried before.
 func (c *climber) evidence(ctx context.Context, ev bus.HookEvent, now time.Time) error {
-	if len(ev.Seen) > 0 {
-		seen := make(map[string]bool, len(ev.Seen))
-		for _, id := range ev.Seen {
-			seen[id] = true
-		}
-		if err := c.seen(ctx, inbox.EvidenceTurn, func(w inbox.Waiting) bool { return seen[shownID(w.Message)] }); err != nil {
-			return err
-		}
+	if err := c.seenIDs(ctx, inbox.EvidenceTurn, ev.Seen); err != nil {
+		return err
 	}
 	if ev.Event != eventToolDone && ev.Event != eventStop {
 		return nil
 	}
-	return c.seen(ctx, inbox.EvidenceTurn, func(w inbox.Waiting) bool {
-		return w.State == inbox.DeliveryPushed && w.PushedVia == bus.ViaHook && w.PushedAt.Before(now)
-	})
+	rows, err := c.l.d.inbox.PushedBy(ctx, c.id, bus.ViaHook, now)
+	if err != nil {
+		return err
+	}
+	return c.seen(ctx, inbox.EvidenceTurn, rows)
 }
 
 // take hands over what a boundary may show, marks it as pushed, and counts what is left out.
 func (c *climber) take(ctx context.Context, b wake.Boundary, via string) ([]bus.InboxItem, []bus.Withheld, error) {
-	rows, err := c.l.d.inbox.Waiting(ctx, c.id, climbAtOnce)
+	rows, err := c.due(ctx)
 	if err != nil || len(rows) == 0 {
 		return nil, nil, err
 	}

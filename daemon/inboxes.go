@@ -113,6 +113,9 @@ func inboxItem(it inbox.Item, to string) bus.InboxItem {
 		FromMemberKey: m.SenderMemberKey, To: to, ToKey: m.RecipientKey, Topic: m.Topic, Subtype: m.Subtype, Priority: m.Priority, ReplyTo: m.ReplyTo,
 		Body: m.Body, ReceivedAt: wire.Timestamp(m.ReceivedAt), Seen: it.Seen, State: it.State,
 	}
+	if it.State == inbox.StateSurfaced {
+		out.SurfacedAt, out.SurfacedVia = stamp(it.SurfacedAt), it.Via
+	}
 	if m.ToKind == inbox.ToTopic {
 		out.TopicID = strings.TrimPrefix(m.TargetSpec, "#")
 	}

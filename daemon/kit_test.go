@@ -105,10 +105,12 @@ func still(t *testing.T) *meshRun {
 
 type nobody struct{}
 
-func (nobody) Push(context.Context, bridge.Source, []wire.Push) error { return nil }
-func (nobody) Receipt(context.Context, wire.Receipt) error            { return nil }
-func (nobody) State(bridge.Source, bridge.State)                      {}
-func (nobody) Frame(context.Context, bridge.Source, string, []byte)   {}
+func (nobody) Push(context.Context, bridge.Source, []wire.Push) ([]wire.ClientAck, error) {
+	return nil, nil
+}
+func (nobody) Receipt(context.Context, wire.Receipt) error          { return nil }
+func (nobody) State(bridge.Source, bridge.State)                    {}
+func (nobody) Frame(context.Context, bridge.Source, string, []byte) {}
 
 // refusedWith checks the code and reason of a refusal and returns its further fields.
 func refusedWith(t testing.TB, err error, code int, reason string) map[string]any {

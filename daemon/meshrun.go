@@ -36,6 +36,8 @@ type meshRun struct {
 	gate sync.RWMutex // held while a row is accepted
 	left bool         // guarded by gate: the mesh is not joined any more
 
+	disbelieved atomic.Int64 // receipts that proved nothing
+
 	leaving atomic.Bool // this daemon has asked the broker to end the membership
 
 	mu      sync.Mutex
@@ -182,7 +184,7 @@ func (m *meshRun) status(ctx context.Context) bus.MeshStatus {
 	s := bus.MeshStatus{
 		Mesh: m.joined.Slug, Name: m.joined.Name, MeshID: m.joined.MeshID, MemberID: m.joined.MemberID, Pubkey: m.joined.Pubkey,
 		DisplayName: m.roster.name(m.joined.Pubkey), BrokerURL: m.joined.BrokerURL, Link: string(st.Phase), Error: st.Err, Since: st.Since.UnixMilli(), Outbox: map[string]int{},
-		Peers: m.roster.connected(),
+		Peers: m.roster.connected(), Disbelieved: int(m.disbelieved.Load()),
 	}
 	m.mu.Lock()
 	if m.ended != nil {
@@ -226,6 +228,8 @@ func (m *meshRun) call(ctx context.Context, link *bridge.Link, op string, fields
 		return nil, &bus.APIError{Code: 502, Reason: "broker_refused", Detail: fmt.Sprintf("the broker refused %s: %s (%s)", op, refused.Message, refused.Code), Data: map[string]any{"broker_code": refused.Code}}
 	case errors.Is(err, bridge.ErrBadOp), errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge):
 		return nil, &bus.APIError{Code: 400, Reason: "bad_operation", Detail: fmt.Sprintf("the broker cannot be asked for %s: %v", op, err)}
+	case link != m.links.Member() && m.online() && (errors.Is(err, bridge.ErrNotOpen) || errors.Is(err, bridge.ErrLost)):
+		return nil, m.sessionDown(link)
 	case errors.Is(err, bridge.ErrNotOpen), errors.Is(err, bridge.ErrLost):
 		return nil, m.down()
 	case errors.Is(err, context.DeadlineExceeded):
@@ -236,6 +240,15 @@ func (m *meshRun) call(ctx context.Context, link *bridge.Link, op string, fields
 }
 
 const callTimeout = 5 * time.Second
+
+// sessionDown is the answer to a request that goes over a session's own link, while that is not open and the member's is.
+func (m *meshRun) sessionDown(link *bridge.Link) *bus.APIError {
+	detail := "the broker of mesh " + m.joined.Slug + " has not let this session in"
+	if e := link.State().Err; e != "" {
+		detail += ": " + e
+	}
+	return &bus.APIError{Code: 503, Reason: "mesh_down", Detail: detail}
+}
 
 // down is the answer to a request that needs the broker while there is none.
 func (m *meshRun) down() *bus.APIError {

@@ -152,6 +152,21 @@ func printable(s string) string {
 	return s
 }
 
+// printables is printable for a list that is absent, or has a bounded number of items.
+func printables(list *[]string) *[]string {
+	if list == nil {
+		return nil
+	}
+	out := make([]string, 0, min(len(*list), mesh.MaxAllowedCaps))
+	for _, s := range *list {
+		if len(out) == cap(out) {
+			break
+		}
+		out = append(out, printable(s))
+	}
+	return &out
+}
+
 // keys are the secret keys to try, the addressed one first.
 func (m *meshRun) keys(src bridge.Source, target string, holders []session.Session) []mesh.Identity {
 	var out []mesh.Identity

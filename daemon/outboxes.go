@@ -67,8 +67,11 @@ func (d *Daemon) getOutbox(ctx context.Context, c *bus.Call) (any, error) {
 		return nil, fmt.Errorf("list receipts: %w", err)
 	}
 	for _, r := range receipts {
-		by := ""
-		if m, err := d.mesh(row.Mesh); err == nil {
+		if !r.Proven {
+			continue
+		}
+		by := r.By
+		if m, err := d.mesh(row.Mesh); err == nil && by == "" {
 			by = m.roster.name(r.Recipient)
 		}
 		item.Receipts = append(item.Receipts, bus.Receipt{

@@ -7,25 +7,38 @@ import (
 	"sync"
 	"time"
 
+	"claudemesh/bridge"
 	"claudemesh/bus"
 	"claudemesh/daemon/inbox"
 	"claudemesh/daemon/outbox"
+	"claudemesh/daemon/session"
+	"claudemesh/mesh"
 	"claudemesh/wire"
 )
 
-// Receipt is called by the bridge when the broker tells how far a message of ours came. nil acknowledges it.
+// Receipts: what we say about messages that came, signed, and what we believe of those that went. A broker carries receipts and can lose them; it can make none.
+
+// Receipt is called by the bridge when the broker hands on how far a message of ours came. nil acknowledges it, believed or not.
 func (m *meshRun) Receipt(ctx context.Context, r wire.Receipt) error {
-	at, err := time.Parse(time.RFC3339Nano, r.At)
-	if err != nil {
-		at = m.d.opt.Clock.Now()
-	}
 	if r.State != wire.StateDelivered && r.State != wire.StateSurfaced {
 		return nil // a state of a later version: nothing to keep
 	}
-	row, advanced, err := m.d.outbox.Receipt(ctx, r.ClientMessageID, m.joined.Slug, r.RecipientPubkey, r.State, r.Via, at)
+	row, ours, err := m.d.outbox.Lookup(ctx, m.joined.Slug, r.ClientMessageID)
+	if err != nil {
+		return fmt.Errorf("look up receipt's message: %w", err)
+	}
+	if !ours {
+		return nil // sent by another machine of this member
+	}
+	at, why := m.proven(row, r)
+	if why != nil {
+		m.disbelieve(r, why)
+		return nil
+	}
+	row, advanced, err := m.d.outbox.Receipt(ctx, r.ClientMessageID, m.joined.Slug, r.RecipientPubkey, r.State, r.Via, r.By, at)
 	switch {
 	case errors.Is(err, outbox.ErrNotFound):
-		return nil // sent by another machine of this member
+		return nil
 	case err != nil:
 		return fmt.Errorf("store receipt: %w", err)
 	case !advanced:
@@ -36,20 +49,110 @@ func (m *meshRun) Receipt(ctx context.Context, r wire.Receipt) error {
 	return nil
 }
 
-// answered notes that a received message refers to one of ours.
+// Why a receipt is not believed, beyond what package mesh says.
+var (
+	errUnsigned  = errors.New("it is not signed")
+	errNotAsked  = errors.New("it is by a key that the message was not addressed to")
+	errNoMember  = errors.New("it is by a key that nobody of this mesh is known to have")
+	errOddMoment = errors.New("its time cannot be read")
+)
+
+// proven returns when what a receipt tells was so, or why it is not believed: it must be signed by the key that the message was addressed to or, of a
+// multicast, by one that this daemon has met on the mesh.
+func (m *meshRun) proven(row outbox.Row, r wire.Receipt) (time.Time, error) {
+	if r.Signature == "" {
+		return time.Time{}, errUnsigned
+	}
+	at, err := time.Parse(time.RFC3339Nano, r.At)
+	if err != nil {
+		return time.Time{}, errOddMoment
+	}
+	switch {
+	case row.Kind == bus.SendDM && r.RecipientPubkey != row.TargetSpec:
+		return time.Time{}, errNotAsked
+	case row.Kind != bus.SendDM && !m.roster.met(r.RecipientPubkey):
+		return time.Time{}, errNoMember
+	}
+	return at, mesh.Receipt{
+		MeshID: m.joined.MeshID, SenderMember: m.joined.Pubkey, Recipient: r.RecipientPubkey, MessageID: r.ClientMessageID, State: r.State, Via: r.Via, By: r.By,
+		At: at.UnixMilli(),
+	}.Verify(r.Signature)
+}
+
+// disbelieve counts a receipt that proves nothing. One without a signature is what an older daemon sends; any other is worth a warning.
+func (m *meshRun) disbelieve(r wire.Receipt, why error) {
+	m.disbelieved.Add(1)
+	log := m.d.opt.Log.Warn
+	if errors.Is(why, errUnsigned) {
+		log = m.d.opt.Log.Debug
+	}
+	log("receipt_not_believed", "mesh", m.joined.Slug, "id", printable(r.ClientMessageID), "state", r.State, "recipient", printable(r.RecipientPubkey), "why", why)
+}
+
+// sign makes an acknowledgement this machine's word, with the key that the message was mailed to. What cannot be signed stays the broker's word, which the
+// sender does not believe.
+func (m *meshRun) sign(ack *wire.ClientAck, id string, key mesh.Identity, at time.Time) {
+	if key.IsZero() || ack.SenderMemberPubkey == "" {
+		return
+	}
+	stamp := wire.Timestamp(at)
+	sig, err := mesh.Receipt{
+		MeshID: m.joined.MeshID, SenderMember: ack.SenderMemberPubkey, Recipient: key.PublicKey(), MessageID: id, State: ack.State, Via: ack.Via, By: ack.By,
+		At: at.UnixMilli(),
+	}.Sign(key)
+	if err != nil {
+		m.d.opt.Log.Debug("receipt_not_signed", "mesh", m.joined.Slug, "why", err)
+		return
+	}
+	ack.At, ack.Signature = stamp, sig
+}
+
+// delivered is what is said of a message that has been stored. What could not be opened is not vouched for: its sender would take it for received.
+func (m *meshRun) delivered(src bridge.Source, p wire.Push, stored inbox.Message, holders []session.Session) wire.ClientAck {
+	ack := wire.ClientAck{SenderMemberPubkey: p.SenderMemberPubkey, State: wire.StateDelivered}
+	if p.ClientMessageID == "" || stored.Undecryptable {
+		return ack
+	}
+	m.sign(&ack, p.ClientMessageID, m.keyOf(src.Key, holders), stored.ReceivedAt)
+	return ack
+}
+
+// keyOf is the identity of a key that mail came for: of a link, or of a session whose link has just ended.
+func (m *meshRun) keyOf(key string, holders []session.Session) mesh.Identity {
+	if _, id, own := m.links.LinkFor(key); own {
+		return id
+	}
+	for _, s := range holders {
+		if s.PublicKey == key {
+			id, _ := mesh.IdentityFromSecret(s.KeySecret.Reveal()) // a damaged one signs nothing
+			return id
+		}
+	}
+	return mesh.Identity{}
+}
+
+// answered notes that a received message refers to one of ours: by our id of it or, as everybody in a topic and reference clients do, by the broker's.
 func (m *meshRun) answered(ctx context.Context, msg inbox.Message) {
 	if msg.ReplyTo == "" || msg.Undecryptable {
 		return
 	}
-	row, advanced, err := m.d.outbox.Receipt(ctx, msg.ReplyTo, m.joined.Slug, msg.SenderKey, bus.StateAnswered, "", m.d.opt.Clock.Now())
-	if errors.Is(err, outbox.ErrNotFound) || err == nil && !advanced {
+	row, ours, err := m.d.outbox.Lookup(ctx, m.joined.Slug, msg.ReplyTo)
+	if err == nil && !ours {
+		row, ours, err = m.d.outbox.ByBroker(ctx, m.joined.Slug, msg.ReplyTo)
+	}
+	if err == nil && !ours {
 		return
 	}
-	if err != nil {
+	var advanced bool
+	if err == nil {
+		row, advanced, err = m.d.outbox.Receipt(ctx, row.ClientMessageID, m.joined.Slug, msg.SenderKey, bus.StateAnswered, "", msg.SenderName, m.d.opt.Clock.Now())
+	}
+	switch {
+	case err != nil:
 		m.d.opt.Log.Error("answer_receipt_failed", "id", msg.ID, "error", err)
-		return
+	case advanced:
+		m.publishReceipt(row, bus.Receipt{State: bus.StateAnswered, By: msg.SenderName, Recipient: msg.SenderKey})
 	}
-	m.publishReceipt(row, bus.Receipt{State: bus.StateAnswered, By: msg.SenderName, Recipient: msg.SenderKey})
 }
 
 func (m *meshRun) publishReceipt(row outbox.Row, r bus.Receipt) {
@@ -101,8 +204,13 @@ func (q *surfacedQueue) flush(m *meshRun) {
 func (m *meshRun) reportSurfaced(msg inbox.Message, via, by string) {
 	a := wire.ClientAck{
 		Type: wire.TypeClientAck, ClientMessageID: msg.ClientMessageID, BrokerMessageID: msg.BrokerMessageID, SenderMemberPubkey: msg.SenderMemberKey,
-		State: wire.StateSurfaced, Via: via, By: by,
+		State: wire.StateSurfaced, Via: printable(via), By: printable(by),
 	}
+	key := msg.RecipientKey
+	if key == "" { // a multicast: it came for the member
+		key = m.joined.Pubkey
+	}
+	m.sign(&a, msg.ClientMessageID, m.keyOf(key, nil), m.d.opt.Clock.Now())
 	m.late.mu.Lock()
 	if len(m.late.waiting) < maxLateReports {
 		m.late.waiting = append(m.late.waiting, surfacedReport{key: msg.RecipientKey, ack: a})

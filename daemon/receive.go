@@ -17,27 +17,28 @@ import (
 )
 
 // Push is called by the bridge for everything the broker pushes, messages in batches. nil means that they are stored (or are no messages), and the bridge
-// acknowledges them; an error means that not all are, and the broker will send them again.
-func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push) error {
+// acknowledges them, with what this machine says of each; an error means that not all are, and the broker will send them again.
+func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push) ([]wire.ClientAck, error) {
 	if p := batch[0]; !p.Kept() {
 		m.system(src, p)
-		return nil
+		return nil, nil
 	}
 	live, err := m.sessions(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	holders := live
 	if src.Session != "" && !slices.ContainsFunc(live, func(s session.Session) bool { return s.PublicKey == src.Key }) {
 		// The session ended while this was on its way. Its key is kept for the next session of its name, and opens it for that one.
 		s, err := m.d.session.Get(ctx, src.Session)
 		if err != nil || s.PublicKey != src.Key {
-			return errKeyGone
+			return nil, errKeyGone
 		}
 		holders = append(slices.Clip(live), s)
 	}
-	arrivals := make([]inbox.Arrival, 0, len(batch))
-	for _, p := range batch {
+	acks := make([]wire.ClientAck, len(batch))
+	arrivals, places := make([]inbox.Arrival, 0, len(batch)), make([]int, 0, len(batch))
+	for i, p := range batch {
 		if p.SenderPubkey == "" || p.MessageID == "" && p.ClientMessageID == "" {
 			// It cannot be stored, and refusing it would hold up all mail behind it for ever.
 			m.d.opt.Log.Warn("push_dropped", "mesh", m.joined.Slug, "why", "it names no sender or no id")
@@ -49,18 +50,20 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push
 			if msg.ToKind == inbox.ToTopic && !msg.Undecryptable {
 				m.announce(msg, nil) // whoever follows the topic wants to see it pass
 			}
-			continue // of our own multicast, and nobody else here to hear it
+			m.answered(ctx, msg) // a session of ours may well answer its user
+			continue             // of our own multicast, and nobody else here to hear it
 		}
-		arrivals = append(arrivals, inbox.Arrival{Message: msg, Sessions: concerned})
+		arrivals, places = append(arrivals, inbox.Arrival{Message: msg, Sessions: concerned}), append(places, i)
 	}
 	if len(arrivals) == 0 {
-		return nil
+		return acks, nil
 	}
 	stored, err := m.d.inbox.Insert(ctx, arrivals...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, s := range stored {
+		acks[places[i]] = m.delivered(src, batch[places[i]], s.Message, holders)
 		if s.Inserted && !stillClosed(s.Message) {
 			m.answered(ctx, s.Message)
 			m.announce(s.Message, arrivals[i].Sessions)
@@ -68,7 +71,7 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push
 			m.topics.refresh()
 		}
 	}
-	return nil
+	return acks, nil
 }
 
 // errKeyGone leaves a message at the broker until a link of its key takes it.

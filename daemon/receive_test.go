@@ -130,7 +130,8 @@ func TestAMessageThatOutrunsTheEndOfItsSession(t *testing.T) {
 	src := bridge.Source{Session: bob.ID, Key: bob.Pubkey}
 
 	t.Run("is kept for the next session of the name, and no other hears of it", func(t *testing.T) {
-		must(t, m.Push(t.Context(), src, []wire.Push{sealed(t, newIdentity(t), bob.Pubkey, "see you")}))
+		_, err := m.Push(t.Context(), src, []wire.Push{sealed(t, newIdentity(t), bob.Pubkey, "see you")})
+		must(t, err)
 		msg, err := own.NextMsg(patience)
 		if err != nil || !strings.Contains(string(msg.Data), "see you") || msg.Subject != bus.SessionMsgSubject("team", bob.Pubkey) {
 			t.Fatalf("the user heard %+v, %v", msg, err)
@@ -150,7 +151,7 @@ func TestAMessageThatOutrunsTheEndOfItsSession(t *testing.T) {
 	})
 	t.Run("is left to the broker when the key is gone from here", func(t *testing.T) {
 		stranger := newIdentity(t)
-		err := m.Push(t.Context(), bridge.Source{Session: "never-was", Key: stranger.PublicKey()}, []wire.Push{sealed(t, newIdentity(t), stranger.PublicKey(), "lost?")})
+		_, err := m.Push(t.Context(), bridge.Source{Session: "never-was", Key: stranger.PublicKey()}, []wire.Push{sealed(t, newIdentity(t), stranger.PublicKey(), "lost?")})
 		if err == nil {
 			t.Error("it was acknowledged")
 		}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -235,6 +236,14 @@ func (r *roster) name(key string) string {
 		}
 	}
 	return ""
+}
+
+// met reports whether a key is one of the mesh, as far as this daemon has met them: a member's, or a session's.
+func (r *roster) met(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.live, func(p wire.Peer) bool { return p.Pubkey == key || p.MemberPubkey == key }) ||
+		slices.ContainsFunc(r.known, func(p session.Peer) bool { return p.Key == key || p.MemberKey == key })
 }
 
 // memberOf is the member key behind a key, "" when it is not known.

@@ -125,8 +125,8 @@ func (m *meshRun) scheduleTarget(ctx context.Context, to, self string) (string, 
 }
 
 // listScheduled asks the broker and opens what was sealed by a key of this machine.
-func (d *Daemon) listScheduled(ctx context.Context, m *meshRun) (any, error) {
-	reply, err := m.call(ctx, m.links.Member(), wire.TypeListScheduled, nil)
+func (d *Daemon) listScheduled(ctx context.Context, m *meshRun, actor string) (any, error) {
+	reply, err := m.call(ctx, d.linkOf(ctx, actor, m), wire.TypeListScheduled, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -14,13 +14,22 @@ import (
 
 func (d *Daemon) sessionInfo(s session.Session) bus.SessionInfo {
 	info := bus.SessionInfo{
-		ID: s.ID, Mesh: s.Mesh, Name: s.Name, Pubkey: s.PublicKey, PID: s.PID, Cwd: s.Cwd, Role: s.Role, Groups: []mesh.Group{}, OnlyMesh: s.OnlyMesh,
+		ID: s.ID, Mesh: s.Mesh, Name: s.Name, Pubkey: s.PublicKey, PID: s.PID, Cwd: s.Cwd, Role: s.Role, Groups: []mesh.Group{}, OnlyMesh: s.OnlyMesh, Parent: s.Parent,
 		StartedAt: s.RegisteredAt.UnixMilli(), Link: string(bridge.Closed), MessageMode: s.MessageMode, Conversation: s.Conversation,
 	}
 	for _, g := range s.Groups {
 		info.Groups = append(info.Groups, decodeGroup(g))
 	}
+	if s.Caps != nil {
+		info.Caps, info.CapsHeld = &s.Caps, bus.CapsUnknown
+	}
 	if m, err := d.mesh(s.Mesh); err == nil {
+		if limits, known := m.links.Limits(); s.Caps != nil && known {
+			info.CapsHeld = bus.CapsHeldHere
+			if limits {
+				info.CapsHeld = bus.CapsHeldBoth
+			}
+		}
 		info.MessageMode = m.modeOf(s.MessageMode)
 		if l, ok := m.links.Session(s.ID); ok {
 			st := l.State()
@@ -40,7 +49,7 @@ func (d *Daemon) listSessions(ctx context.Context, c *bus.Call) (any, error) {
 	}
 	out := bus.SessionList{Sessions: []bus.SessionInfo{}}
 	for _, s := range live {
-		if c.Actor == bus.User || c.Actor == s.ID {
+		if c.Actor == bus.User || c.Actor == s.ID || c.Actor == s.Parent {
 			info := d.sessionInfo(s)
 			if n, err := d.inbox.CountUnread(ctx, s.ID, s.Mesh); err == nil {
 				info.Unread = int(n)

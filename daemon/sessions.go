@@ -37,7 +37,7 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 	if err := c.Decode(&req); err != nil {
 		return nil, err
 	}
-	info, err := d.beginSession(ctx, req)
+	info, err := d.beginSession(ctx, c.Actor, req)
 	if err != nil {
 		return nil, err
 	}
@@ -45,12 +45,16 @@ func (d *Daemon) startSession(ctx context.Context, c *bus.Call) (any, error) {
 }
 
 // beginSession registers a session and gives it its token, its link and what waits for it.
-func (d *Daemon) beginSession(ctx context.Context, req bus.SessionStart) (info bus.SessionInfo, err error) {
+func (d *Daemon) beginSession(ctx context.Context, actor string, req bus.SessionStart) (info bus.SessionInfo, err error) {
 	m, err := d.mesh(req.Mesh)
 	if err != nil {
 		return info, err
 	}
 	if err := checkSession(&req); err != nil {
+		return info, err
+	}
+	parent, err := d.bequeath(ctx, actor, &req)
+	if err != nil {
 		return info, err
 	}
 	if req.StartTime == "" {
@@ -69,7 +73,7 @@ func (d *Daemon) beginSession(ctx context.Context, req bus.SessionStart) (info b
 	}
 	r := session.Registration{
 		ID: req.ID, Mesh: req.Mesh, Name: req.Name, PID: req.PID, StartTime: req.StartTime, Cwd: req.Cwd, Role: req.Role,
-		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token), MessageMode: req.MessageMode, Nudge: req.Nudge,
+		Caps: req.Caps, OnlyMesh: req.OnlyMesh, TokenHash: bus.HashToken(token), Parent: parent.ID, OwnKey: parent.Caps != nil, MessageMode: req.MessageMode, Nudge: req.Nudge,
 		Conversation: req.Conversation, Continue: req.Continue, DefaultName: req.DefaultName,
 	}
 	for _, g := range req.Groups {
@@ -79,7 +83,13 @@ func (d *Daemon) beginSession(ctx context.Context, req bus.SessionStart) (info b
 	if err != nil {
 		return info, err
 	}
+	if err := d.stillThere(ctx, parent); err != nil {
+		return info, errors.Join(err, d.endSession(ctx, s.ID))
+	}
 	if replaced != nil {
+		if err := d.endChildren(ctx, replaced.ID); err != nil {
+			return info, errors.Join(err, d.endSession(ctx, s.ID))
+		}
 		d.server.Grants().Revoke(replaced.TokenHash)
 		d.ladder.leave(replaced.ID)
 		if old, err := d.mesh(replaced.Mesh); err == nil { // it may have been a session of another mesh
@@ -209,7 +219,7 @@ func (m *meshRun) join(s session.Session) error {
 		return fmt.Errorf("admit session: %w", err)
 	}
 	m.recall(s.ID, s.Presence)
-	if err := m.links.AddSession(bridge.SessionIdentity{ID: s.ID, Name: s.Name, Key: key, Cwd: s.Cwd, PID: s.PID, Role: s.Role, Groups: groups}); err != nil {
+	if err := m.links.AddSession(bridge.SessionIdentity{ID: s.ID, Name: s.Name, Key: key, Cwd: s.Cwd, PID: s.PID, Role: s.Role, Groups: groups, Caps: s.Caps}); err != nil {
 		return fmt.Errorf("open session link: %w", err)
 	}
 	m.d.ladder.join(m, s)
@@ -262,12 +272,15 @@ func (d *Daemon) dropSession(ctx context.Context, s session.Session) error {
 		return fmt.Errorf("release messages of session: %w", err)
 	}
 	d.opt.Log.Info("session_ended", "session", s.ID, "mesh", s.Mesh, "name", s.Name)
-	return nil
+	return d.endChildren(ctx, s.ID)
 }
 
 // resumeSessions brings the sessions of the last run back whose process still runs, and ends the others.
 func (d *Daemon) resumeSessions(ctx context.Context) error {
 	if err := d.reap(ctx); err != nil {
+		return err
+	}
+	if err := d.endOrphans(ctx); err != nil {
 		return err
 	}
 	live, err := d.session.Live(ctx)
@@ -319,6 +332,9 @@ func (d *Daemon) reapLoop() {
 func (d *Daemon) stopSession(ctx context.Context, c *bus.Call) (any, error) {
 	var req bus.SessionID
 	if err := c.Decode(&req); err != nil {
+		return nil, err
+	}
+	if err := d.mayEnd(ctx, c.Actor, req.ID); err != nil {
 		return nil, err
 	}
 	if err := d.endSession(ctx, req.ID); err != nil {

@@ -25,7 +25,8 @@ func (d *Daemon) shim(ctx context.Context, c *bus.Call) (any, error) {
 	if err != nil {
 		return nil, &bus.APIError{Code: 404, Reason: "no_session", Detail: "this session is not registered any more"}
 	}
-	return bus.ShimState{SessionInfo: d.sessionInfo(s), Quiet: !climber.attach(ctx, req)}, nil
+	quiet := !climber.attach(ctx, req)
+	return bus.ShimState{SessionInfo: d.sessionInfo(s), Quiet: quiet}, nil
 }
 
 // climberOf is the climber of the session that calls.
@@ -98,15 +99,18 @@ func (d *Daemon) pendingInbox(ctx context.Context, c *bus.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := d.inbox.Waiting(ctx, c.Actor, climbAtOnce)
+	var rows []inbox.Waiting
+	if q.Via == bus.ViaChannel {
+		if rows, err = climber.due(ctx); err == nil {
+			rows = climber.offer(rows)
+		}
+	} else {
+		rows, err = d.inbox.Waiting(ctx, c.Actor, pendingLimit)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list pending messages: %w", err)
 	}
-	unread := len(rows)
-	if q.Via == bus.ViaChannel {
-		rows = climber.offer(rows)
-	}
-	out := bus.InboxList{Items: climber.items(rows[:min(len(rows), pendingLimit)]), Unread: unread}
+	out := bus.InboxList{Items: climber.items(rows[:min(len(rows), pendingLimit)]), Unread: len(rows)}
 	out.Items = out.Items[:fitting(out.Items)]
 	return out, nil
 }

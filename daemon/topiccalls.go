@@ -45,7 +45,7 @@ func (t *topics) create(ctx context.Context, c *bus.Call, _ string) (any, error)
 		ask.Key = &sealed
 	}
 	var made wire.TopicCreated
-	if err := t.ask(ctx, wire.TypeTopicCreate, ask, &made); err != nil {
+	if err := t.askOver(ctx, t.m.d.linkOf(ctx, c.Actor, t.m), wire.TypeTopicCreate, ask, &made); err != nil {
 		return nil, err
 	}
 	switch {
@@ -91,7 +91,7 @@ func (t *topics) join(ctx context.Context, c *bus.Call, self string) (any, error
 			return nil, err
 		}
 	}
-	return t.change(ctx, wire.TypeTopicJoin, ask)
+	return t.change(ctx, c, wire.TypeTopicJoin, ask)
 }
 
 func (t *topics) leave(ctx context.Context, c *bus.Call, self string) (any, error) {
@@ -106,12 +106,12 @@ func (t *topics) leave(ctx context.Context, c *bus.Call, self string) (any, erro
 			return nil, err
 		}
 	}
-	return t.change(ctx, wire.TypeTopicLeave, ask)
+	return t.change(ctx, c, wire.TypeTopicLeave, ask)
 }
 
 // change makes a change of membership, and knows of it before it answers.
-func (t *topics) change(ctx context.Context, op string, ask any) (any, error) {
-	if err := t.ask(ctx, op, ask, nil); err != nil {
+func (t *topics) change(ctx context.Context, c *bus.Call, op string, ask any) (any, error) {
+	if err := t.askOver(ctx, t.m.d.linkOf(ctx, c.Actor, t.m), op, ask, nil); err != nil {
 		return nil, err
 	}
 	if _, err := t.list(ctx); err != nil {
@@ -168,7 +168,7 @@ func (t *topics) history(ctx context.Context, c *bus.Call, _ string) (any, error
 		return nil, err
 	}
 	req.Topic = strings.TrimPrefix(req.Topic, "#")
-	page, id, err := t.page(ctx, req)
+	page, id, err := t.page(ctx, c.Actor, req)
 	if err != nil {
 		return nil, err
 	}
@@ -186,9 +186,10 @@ func (t *topics) history(ctx context.Context, c *bus.Call, _ string) (any, error
 	return out, nil
 }
 
-func (t *topics) page(ctx context.Context, req bus.TopicHistory) (page wire.TopicHistoryPage, id string, err error) {
+func (t *topics) page(ctx context.Context, actor string, req bus.TopicHistory) (page wire.TopicHistoryPage, id string, err error) {
 	id = t.known(ctx, req.Topic).ID
-	return page, id, t.ask(ctx, wire.TypeTopicHistory, wire.TopicHistory{Topic: cmp.Or(id, req.Topic), Limit: req.Limit, BeforeID: req.BeforeID}, &page)
+	link := t.m.d.linkOf(ctx, actor, t.m)
+	return page, id, t.askOver(ctx, link, wire.TypeTopicHistory, wire.TopicHistory{Topic: cmp.Or(id, req.Topic), Limit: req.Limit, BeforeID: req.BeforeID}, &page)
 }
 
 func (t *topics) post(topicID string, p wire.TopicPost) bus.TopicPost {
@@ -220,7 +221,7 @@ func (t *topics) search(ctx context.Context, c *bus.Call, _ string) (any, error)
 	ask := bus.TopicHistory{Topic: strings.TrimPrefix(req.Topic, "#"), Limit: wire.MaxTopicPage}
 	out := bus.TopicFound{Topic: ask.Topic, Messages: []bus.TopicPost{}}
 	for size := 0; ; {
-		page, id, err := t.page(ctx, ask)
+		page, id, err := t.page(ctx, c.Actor, ask)
 		if err != nil {
 			return nil, err
 		}

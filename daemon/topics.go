@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"claudemesh/bridge"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -157,8 +158,13 @@ func (t *topics) list(ctx context.Context) ([]wire.Topic, error) {
 	return list.Topics, nil
 }
 
-// ask asks the broker something about topics.
+// ask asks the broker something about topics, as the member.
 func (t *topics) ask(ctx context.Context, op string, in, out any) error {
+	return t.askOver(ctx, t.m.links.Member(), op, in, out)
+}
+
+// askOver asks over a link: what a session wants by itself goes over the one that linkOf says, the errands about keys over the member's.
+func (t *topics) askOver(ctx context.Context, link *bridge.Link, op string, in, out any) error {
 	var fields []byte
 	if in != nil {
 		var err error
@@ -166,7 +172,7 @@ func (t *topics) ask(ctx context.Context, op string, in, out any) error {
 			return fmt.Errorf("encode %s: %w", op, err)
 		}
 	}
-	reply, err := t.m.call(ctx, t.m.links.Member(), op, fields)
+	reply, err := t.m.call(ctx, link, op, fields)
 	if err != nil || out == nil {
 		return err
 	}

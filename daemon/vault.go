@@ -43,7 +43,7 @@ func (d *Daemon) vaultSet(ctx context.Context, c *bus.Call) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode vault entry: %w", err)
 	}
-	if _, err := m.call(ctx, m.links.Member(), wire.TypeVaultSet, fields); err != nil {
+	if _, err := m.call(ctx, d.linkOf(ctx, c.Actor, m), wire.TypeVaultSet, fields); err != nil {
 		return nil, err
 	}
 	return nil, nil
@@ -72,7 +72,7 @@ func (d *Daemon) vaultGet(ctx context.Context, c *bus.Call) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode vault keys: %w", err)
 	}
-	reply, err := m.call(ctx, m.links.Member(), wire.TypeVaultGet, fields)
+	reply, err := m.call(ctx, d.linkOf(ctx, c.Actor, m), wire.TypeVaultGet, fields)
 	if err != nil {
 		return nil, err
 	}

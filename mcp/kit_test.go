@@ -42,9 +42,14 @@ type fakeDaemon struct {
 	pending  []bus.InboxItem
 	refuse   bool          // refuse reports
 	mode     string        // the member's message mode
+	quiet    bool          // another client holds the session
 	met      chan struct{} // one for each session-me
-	surfaced chan bus.MessageIDs
+	shims    chan bus.Shim // what the shim says of itself
+	pushed   chan bus.MessageIDs
 	asked    chan struct{} // one for each inbox-pending
+	attached chan bus.SessionAttach
+	refusal  error                  // of session-attach
+	calls    map[string]bus.Handler // the broker's operations
 
 	server  *bus.Server
 	service *bus.Service
@@ -57,7 +62,7 @@ func newDaemon(t *testing.T) *fakeDaemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return &fakeDaemon{t: t, dir: dir, surfaced: make(chan bus.MessageIDs, 1000), asked: make(chan struct{}, 1000), met: make(chan struct{}, 1000)}
+	return &fakeDaemon{t: t, dir: dir, pushed: make(chan bus.MessageIDs, 1000), asked: make(chan struct{}, 1000), met: make(chan struct{}, 1000), shims: make(chan bus.Shim, 1000), attached: make(chan bus.SessionAttach, 1000), calls: map[string]bus.Handler{}}
 }
 
 func (d *fakeDaemon) start(known bool) {
@@ -85,15 +90,51 @@ func (d *fakeDaemon) start(known bool) {
 			case d.met <- struct{}{}:
 			default:
 			}
-			return bus.SessionInfo{ID: sessionID, Mesh: slug, Name: "alice", Groups: []mesh.Group{{Name: "reviewers"}}, MessageMode: d.mode}, nil
+			return d.me(), nil
 		},
-		bus.OpInboxPending: func(context.Context, *bus.Call) (any, error) {
+		bus.OpShim: func(_ context.Context, c *bus.Call) (any, error) {
+			var req bus.Shim
+			if err := c.Decode(&req); err != nil {
+				return nil, err
+			}
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.shims <- req
+			return bus.ShimState{SessionInfo: d.me(), Quiet: d.quiet}, nil
+		},
+		bus.OpSessionAttach: func(_ context.Context, c *bus.Call) (any, error) {
+			var req bus.SessionAttach
+			if err := c.Decode(&req); err != nil {
+				return nil, err
+			}
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.attached <- req
+			if c.Actor != bus.User || d.refusal != nil {
+				return nil, d.refusal
+			}
+			file := tokenFile(d.t, d.dir)
+			if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+				return nil, err
+			}
+			if err := d.server.Grants().Add(bus.HashToken(token), d.grant()); err != nil {
+				return nil, err
+			}
+			me := d.me()
+			me.TokenFile = file
+			return me, nil
+		},
+		bus.OpInboxPending: func(_ context.Context, c *bus.Call) (any, error) {
+			var q bus.InboxQuery
+			if err := c.Decode(&q); err != nil || q.Via != bus.ViaChannel {
+				return nil, &bus.APIError{Code: 400, Reason: "bad_request"}
+			}
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			d.asked <- struct{}{}
 			return bus.InboxList{Items: slices.Clone(d.pending[:min(len(d.pending), pendingLimit)])}, nil
 		},
-		bus.OpInboxSurfaced: func(_ context.Context, c *bus.Call) (any, error) {
+		bus.OpInboxPushed: func(_ context.Context, c *bus.Call) (any, error) {
 			var ids bus.MessageIDs
 			if err := c.Decode(&ids); err != nil {
 				return nil, err
@@ -104,7 +145,7 @@ func (d *fakeDaemon) start(known bool) {
 				return nil, &bus.APIError{Code: 500, Reason: "internal"}
 			}
 			d.pending = slices.DeleteFunc(d.pending, func(it bus.InboxItem) bool { return slices.Contains(ids.IDs, it.ID) })
-			d.surfaced <- ids
+			d.pushed <- ids
 			return bus.Count{N: len(ids.IDs)}, nil
 		},
 	} {
@@ -112,8 +153,37 @@ func (d *fakeDaemon) start(known bool) {
 			d.t.Fatal(err)
 		}
 	}
+	err = d.service.Handle("call", bus.AnyCall, 64<<10, func(ctx context.Context, c *bus.Call) (any, error) {
+		d.mu.Lock()
+		h := d.calls[c.Op]
+		d.mu.Unlock()
+		if h == nil {
+			return nil, &bus.APIError{Code: 503, Reason: "mesh_down"}
+		}
+		return h(ctx, c)
+	})
+	if err != nil {
+		d.t.Fatal(err)
+	}
 	d.t.Cleanup(d.stop)
 }
+
+// me describes the session; d.mu is held.
+func (d *fakeDaemon) me() bus.SessionInfo {
+	return bus.SessionInfo{ID: sessionID, Mesh: slug, Name: "alice", Pubkey: ownKey, Groups: []mesh.Group{{Name: "reviewers"}}, MessageMode: d.mode}
+}
+
+// when scripts an operation of the broker.
+func (d *fakeDaemon) when(op string, h bus.Handler) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.calls[op] = h
+}
+
+// channel is where messages for the shim are published.
+var channel = bus.WakeSubject(slug, sessionID, bus.RungChannel)
+
+var ownKey = strings.Repeat("9", 64)
 
 func (d *fakeDaemon) grant() bus.Grant {
 	return bus.Grant{Role: bus.RoleSession, Actor: sessionID, Mesh: slug, Groups: []string{"reviewers"}}
@@ -167,15 +237,15 @@ func wait[T any](t *testing.T, what string, c <-chan T) T {
 	}
 }
 
-// awaitSurfaced waits until every id has been reported.
-func (d *fakeDaemon) awaitSurfaced(ids ...string) {
+// awaitPushed waits until every id has been reported.
+func (d *fakeDaemon) awaitPushed(ids ...string) {
 	d.t.Helper()
 	open := map[string]bool{}
 	for _, id := range ids {
 		open[id] = true
 	}
 	for len(open) > 0 {
-		got := wait(d.t, "a report of "+strings.Join(ids, ", "), d.surfaced)
+		got := wait(d.t, "a report of "+strings.Join(ids, ", "), d.pushed)
 		if got.Via != bus.ViaChannel {
 			d.t.Errorf("reported via %q", got.Via)
 		}

@@ -1,8 +1,9 @@
-// Package mcp is the shim between the bus and an MCP client such as Claude Code: a stdio server without tools, whose one job is to show a session the
-// messages that arrive for it.
+// Package mcp is the shim between the bus and an MCP client such as Claude Code: a stdio server without tools, whose job is to show a session the messages that
+// arrive for it, and the skills of its mesh as prompts and resources. With a service's name it offers that service's tools instead.
 //
-// The invariants it keeps: a message is reported as surfaced only after its line was written to the client; the same message is written once in the life
-// of the process; and the process outlives the daemon, because the client would not start it again.
+// The invariants it keeps: a message is reported as pushed only after its line was written to the client, and never as surfaced, because writing proves nothing;
+// the same message is written once in the life of the process, and once more where the daemon asks for a marked repeat; what peers wrote stays in its frame
+// (see frame); the process outlives the daemon, because the client would not start it again.
 //
 // Only package cli calls it.
 package mcp
@@ -13,21 +14,18 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/jonboulle/clockwork"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"claudemesh/bus"
 	"claudemesh/mcp/feed"
 )
 
 // settle is how long after "initialized" the first message is held back: the client drops, without a word, what arrives before it has registered the channel.
 const settle = time.Second
-
-// pendingLimit is how many missed messages are asked for at once.
-const pendingLimit = 100
 
 // protocols are the revisions agreed to. Not 2026-07-28: Claude Code shows no channel messages of a server that speaks it.
 var protocols = []string{"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"}
@@ -40,15 +38,23 @@ type Config struct {
 	Getenv  func(string) string
 	Dir     string // the daemon directory
 	Version string
+	// Start starts a daemon, if none runs. It is asked at most once, and only for a client that nobody launched. Nil: none is started.
+	Start func(context.Context) error
+	// Mesh is the mesh that a client which nobody launched takes part in; empty: what the environment says, or the only one.
+	Mesh string
+	// Service makes it a proxy of that service's tools.
+	Service string
+	PID     int             // of the client; 0: this process's parent
 	Clock   clockwork.Clock // nil: the real one
 	Settle  time.Duration   // see settle; 0 means settle, negative none
 }
 
-// Serve speaks MCP until the client closes In or ctx ends; both are a normal end and return nil. It never returns because of the daemon: while none
-// answers, or the session's token is not accepted, it keeps trying. An error means that the client can no longer be written to.
-func Serve(ctx context.Context, cfg Config) error {
+func (cfg Config) withDefaults() Config {
 	if cfg.Clock == nil {
 		cfg.Clock = clockwork.NewRealClock()
+	}
+	if cfg.PID == 0 {
+		cfg.PID = os.Getppid()
 	}
 	switch {
 	case cfg.Settle == 0:
@@ -56,144 +62,67 @@ func Serve(ctx context.Context, cfg Config) error {
 	case cfg.Settle < 0:
 		cfg.Settle = 0
 	}
-	log := slog.New(slog.NewTextHandler(cfg.Err, nil))
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	return cfg
+}
 
-	_, isSession, err := feed.SessionCredential(cfg.Getenv)
+// Serve speaks MCP until the client closes In or ctx ends; both are a normal end and return nil. It never returns because of the daemon: while none
+// answers, or the session's token is not accepted, it keeps trying. An error means that the client can no longer be written to.
+func Serve(ctx context.Context, cfg Config) error {
+	cfg = cfg.withDefaults()
+	log := slog.New(slog.NewTextHandler(cfg.Err, nil))
+	conn := newStdio(cfg.In, cfg.Out, log)
+	if cfg.Service != "" {
+		return serveTools(ctx, cfg, conn, log)
+	}
+	_, launched, err := feed.SessionCredential(cfg.Getenv)
 	if err != nil {
 		log.Warn("no messages can be received yet", "reason", err)
-	} else if !isSession {
-		log.Warn("this is not a claudemesh session: no messages will arrive; start one with: claudemesh session run --name NAME -- COMMAND")
+	} else if !launched {
+		log.Info("no claudemesh session is named: this client becomes one by itself")
 	}
 
-	conn := newStdio(cfg.In, cfg.Out, log)
-	initialized := make(chan struct{})
-	var once sync.Once
+	s := newShim(cfg, conn, log)
 	server := sdk.NewServer(&sdk.Implementation{Name: "claudemesh", Version: cfg.Version}, &sdk.ServerOptions{
-		Instructions: instructions(cfg.Getenv, isSession && err == nil),
+		Instructions: instructions(cfg.Getenv, launched && err == nil),
 		Capabilities: &sdk.ServerCapabilities{
 			Experimental: map[string]any{"claude/channel": map[string]any{}},
 			Tools:        &sdk.ToolCapabilities{},
+			Prompts:      &sdk.PromptCapabilities{ListChanged: true},
+			Resources:    &sdk.ResourceCapabilities{ListChanged: true},
 		},
-		InitializedHandler:        func(context.Context, *sdk.InitializedRequest) { once.Do(func() { close(initialized) }) },
+		InitializedHandler:        func(_ context.Context, req *sdk.InitializedRequest) { s.initialized(req.Session.InitializeParams()) },
 		SupportedProtocolVersions: protocols,
 	})
+	server.AddReceivingMiddleware(s.skills.answer)
+	return runServer(ctx, server, conn, s.feed, s.tell, s.skills.run, s.nudger.run)
+}
 
-	var tasks sync.WaitGroup
-	var feedErr error
-	tasks.Go(func() {
-		// When the client cannot be written to there is nothing left to do.
-		defer cancel()
-		feedErr = (&shim{Config: cfg, conn: conn, log: log}).feed(ctx, initialized)
-	})
+// runServer runs a server with its tasks until one of them fails or the client leaves.
+func runServer(ctx context.Context, server *sdk.Server, conn *stdio, tasks ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	for _, task := range tasks {
+		running.Go(func() {
+			if err := task(ctx); err != nil {
+				// When the client cannot be written to there is nothing left to do.
+				cancel(&taskError{err})
+			}
+		})
+	}
 	runErr := server.Run(ctx, conn)
-	cancel()
-	tasks.Wait()
+	var failed *taskError
+	errors.As(context.Cause(ctx), &failed)
+	cancel(nil)
+	running.Wait()
 	switch {
-	case feedErr != nil:
-		return feedErr
+	case failed != nil:
+		return failed.error
 	case runErr == nil, errors.Is(runErr, context.Canceled), errors.Is(runErr, io.EOF):
 		return nil
 	}
 	return fmt.Errorf("serve MCP: %w", runErr)
 }
 
-// shim carries messages from the bus to the client.
-type shim struct {
-	Config
-	conn *stdio
-	log  *slog.Logger
-	hush bool // of the feed: the member wants to be shown nothing unasked
-}
-
-func (s *shim) feed(ctx context.Context, initialized <-chan struct{}) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-initialized:
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-s.Clock.After(s.Settle):
-	}
-	return feed.Run(ctx, feed.Config{
-		Connect: s.connect, Subjects: s.subjects, Missed: s.missed, Deliver: s.deliver, Report: s.report,
-		Connected: func() { s.log.Info("connected to the daemon") },
-		Clock:     s.Clock, Log: s.log,
-	})
-}
-
-// errNotSession keeps the shim looking: the environment of a process does not change, but a token file may come.
-var errNotSession = errors.New("this process belongs to no claudemesh session")
-
-func (s *shim) credential() (feed.Credential, error) {
-	c, ok, err := feed.SessionCredential(s.Getenv)
-	if err != nil {
-		return c, err
-	}
-	if !ok {
-		return c, errNotSession
-	}
-	return c, nil
-}
-
-func (s *shim) connect(ctx context.Context) (*bus.Client, error) {
-	c, err := s.credential()
-	if err != nil {
-		return nil, err
-	}
-	return bus.Connect(ctx, bus.ClientConfig{Dir: s.Dir, Token: c.Token, Actor: c.Actor, Name: "claudemesh mcp"})
-}
-
-// me asks the daemon who this session is, and whether its member wants messages to be shown at all (message mode inbox or off: only who asks is told).
-func (s *shim) me(ctx context.Context, client *bus.Client) (me bus.SessionInfo, hush bool, err error) {
-	if err := client.Do(ctx, bus.DaemonSubject(s.Getenv(feed.EnvSession), bus.OpSessionMe), struct{}{}, &me); err != nil {
-		return me, false, fmt.Errorf("ask who this session is: %w", err)
-	}
-	return me, me.MessageMode != "" && me.MessageMode != "push", nil
-}
-
-// subjects are what this session hears; its mesh and groups decide.
-func (s *shim) subjects(ctx context.Context, client *bus.Client) ([]string, error) {
-	me, hush, err := s.me(ctx, client)
-	if s.hush = hush; err != nil || hush {
-		return nil, err
-	}
-	return feed.SessionSubjects(me), nil
-}
-
-// errMode ends a connection, so that the next one listens as the member wants it now.
-var errMode = errors.New("the message mode has changed")
-
-func (s *shim) missed(ctx context.Context, client *bus.Client) ([]bus.InboxItem, error) {
-	switch _, hush, err := s.me(ctx, client); {
-	case err != nil:
-		return nil, err
-	case hush != s.hush:
-		return nil, errMode
-	case hush:
-		return nil, nil
-	}
-	var list bus.InboxList
-	subject := bus.DaemonSubject(s.Getenv(feed.EnvSession), bus.OpInboxPending)
-	if err := client.Do(ctx, subject, bus.InboxQuery{Limit: pendingLimit}, &list); err != nil {
-		return nil, fmt.Errorf("ask for missed messages: %w", err)
-	}
-	return list.Items, nil
-}
-
-// deliver writes one message to the client.
-func (s *shim) deliver(ctx context.Context, item bus.InboxItem) error {
-	params, err := channelMessage(item)
-	if err != nil {
-		return err
-	}
-	return s.conn.Notify(ctx, methodChannel, params)
-}
-
-func (s *shim) report(ctx context.Context, client *bus.Client, ids []string) error {
-	subject := bus.DaemonSubject(s.Getenv(feed.EnvSession), bus.OpInboxSurfaced)
-	return client.Do(ctx, subject, bus.MessageIDs{IDs: ids, Via: bus.ViaChannel}, nil)
-}
+// taskError tells a task's failure from the client's leaving.
+type taskError struct{ error }

@@ -14,11 +14,9 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// Line limits of the stdio transport, in bytes without the newline. Claude Code drops the connection at 16 MB; we stay far below.
-const (
-	maxLineIn  = 16 << 20
-	maxLineOut = 1 << 20
-)
+// maxLineIn is how long a line from the client may be, in bytes without the newline. In the other direction Claude Code drops the connection at 16 MB; all that
+// is written is bounded far below: messages by frame, skills and tools where they are read.
+const maxLineIn = 16 << 20
 
 // errLineTooLong means that a message does not fit one line of the transport.
 var errLineTooLong = errors.New("message longer than a line may be")

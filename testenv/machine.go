@@ -264,6 +264,12 @@ func (m *Machine) Session(slug, name string, groups ...string) *Session {
 	for _, g := range groups {
 		req.Groups = append(req.Groups, mesh.Group{Name: g})
 	}
+	return m.SessionWith(req)
+}
+
+// SessionWith registers a session as the user.
+func (m *Machine) SessionWith(req bus.SessionStart) *Session {
+	m.T.Helper()
 	var info bus.SessionInfo
 	m.Do(bus.OpSessionStart, req, &info)
 	s := &Session{Machine: m, Info: info}

@@ -142,7 +142,9 @@ type stranger struct {
 	receipts chan wire.Receipt
 }
 
-func (s *stranger) Push(context.Context, bridge.Source, []wire.Push) error { return nil }
+func (s *stranger) Push(context.Context, bridge.Source, []wire.Push) ([]wire.ClientAck, error) {
+	return nil, nil
+}
 
 func (s *stranger) Receipt(_ context.Context, r wire.Receipt) error {
 	s.receipts <- r

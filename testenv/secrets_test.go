@@ -105,6 +105,7 @@ func TestNoSecretIsShown(t *testing.T) {
 		bus.OpOutboxList:    {bus.OutboxQuery{}, bus.OutboxQuery{Status: "x"}}, bus.OpOutboxGet: {bus.OutboxGet{ID: sent.ClientMessageID}, bus.OutboxGet{}},
 		bus.OpOutboxRequeue: {bus.Requeue{ID: sent.ClientMessageID}}, bus.OpTap: {bus.TapRequest{}}, bus.OpSessionEnd: {bus.SessionID{ID: "carol"}, bus.SessionID{}},
 	}
+	asked[bus.OpTrace] = []any{bus.TraceQuery{ID: sent.ClientMessageID}, bus.TraceQuery{ID: got.ID}, bus.TraceQuery{}}
 	asked[bus.OpVaultSet] = []any{
 		bus.VaultSet{Mesh: team, Key: "K", Value: []byte(vaultSecret), Type: "env"},
 		bus.VaultSet{Mesh: team, Key: "K", Value: []byte(vaultSecret), Type: "x"},

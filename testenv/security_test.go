@@ -237,7 +237,7 @@ func TestWhatASessionMayAsk(t *testing.T) {
 	t.Run("what is the user's is refused to a session", func(t *testing.T) {
 		for op, in := range map[string]any{
 			bus.OpShutdown: nil, bus.OpMeshCreate: bus.MeshCreate{Name: "mine"}, bus.OpMeshJoin: bus.MeshJoin{Invite: "x"}, bus.OpMeshShare: bus.MeshShare{Mesh: team},
-			bus.OpSessionStart: bus.SessionStart{Mesh: team, Name: "sub", PID: os.Getpid()}, bus.OpSessionEnd: bus.SessionID{ID: bob.Info.ID},
+			bus.OpSessionEnd:    bus.SessionID{ID: bob.Info.ID}, // not one that it made
 			bus.OpOutboxRequeue: bus.Requeue{ID: "x"}, bus.OpTap: bus.TapRequest{},
 			bus.OpMeshRename: bus.MeshRename{Mesh: team, Slug: "mine"}, bus.OpMeshLeave: bus.MeshLeave{Mesh: team, Local: true}, bus.OpMeshDelete: bus.MeshDelete{Mesh: team},
 			bus.OpInviteList: bus.InviteQuery{Mesh: team}, bus.OpInviteRevoke: bus.InviteQuery{Mesh: team, Invite: "x"},

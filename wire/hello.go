@@ -21,6 +21,9 @@ const (
 	CapOwnGating = "own_gating"
 	// CapChanges: the client wants frames of ours that tell of changes which the reference tells nobody, such as skill_change.
 	CapChanges = "changes"
+	// CapSessionCaps: of a broker, that it takes version 2 of an attestation and holds a session to the capabilities that it names. A broker that does not
+	// announce it refuses such an attestation.
+	CapSessionCaps = "session_caps"
 )
 
 // ProtocolVersion is the highest protocol version spoken here.
@@ -91,11 +94,20 @@ type SessionHello struct {
 	Signature          string           `json:"signature"`
 }
 
-// SignSessionHello fills in type, version, both keys, a fresh attestation of the given life (at most 24 h), timestamp and signature.
+// SignSessionHello fills in type, version, both keys, a fresh attestation of the given life (at most 24 h), timestamp and signature. The session may do
+// whatever its member may.
 func SignSessionHello(h SessionHello, member, session mesh.Identity, now time.Time, life time.Duration) SessionHello {
+	return signSessionHello(h, session, mesh.Attest(member, session.PublicKey(), now.Add(life)), now)
+}
+
+// SignLimitedSessionHello is SignSessionHello for a session that may do only what caps names, for a broker with CapSessionCaps.
+func SignLimitedSessionHello(h SessionHello, member, session mesh.Identity, now time.Time, life time.Duration, caps []string) SessionHello {
+	return signSessionHello(h, session, mesh.AttestLimited(member, session.PublicKey(), now.Add(life), caps), now)
+}
+
+func signSessionHello(h SessionHello, session mesh.Identity, a mesh.Attestation, now time.Time) SessionHello {
 	h.Type, h.ProtocolVersion = TypeSessionHello, ProtocolVersion
-	h.ParentMemberPubkey, h.SessionPubkey = member.PublicKey(), session.PublicKey()
-	h.ParentAttestation = mesh.Attest(member, h.SessionPubkey, now.Add(life))
+	h.ParentMemberPubkey, h.SessionPubkey, h.ParentAttestation = a.ParentMemberPubkey, a.SessionPubkey, a
 	h.Timestamp = now.UnixMilli()
 	h.Signature = session.Sign(mesh.SessionHelloString(h.MeshID, h.ParentMemberPubkey, h.SessionPubkey, h.Timestamp))
 	return h

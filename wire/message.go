@@ -140,6 +140,10 @@ type ClientAck struct {
 	Via                string `json:"via,omitempty"`
 	// By is the display name of the session that surfaced it.
 	By string `json:"by,omitempty"`
+	// At and Signature make it the recipient's own word, see mesh.Receipt: when it was so, as Timestamp prints it, and 128 hex digits by the key of the
+	// mailbox. The broker hands both on untouched, with State, Via and By; it cannot check them. Ours.
+	At        string `json:"at,omitempty"`
+	Signature string `json:"signature,omitempty"`
 }
 
 // Validate checks presence, values and lengths.
@@ -151,8 +155,14 @@ func (a ClientAck) Validate() error {
 		return fmt.Errorf("%w: no message id", ErrInvalid)
 	}
 	return firstError(tooLong("clientMessageId", a.ClientMessageID, MaxIDBytes), tooLong("brokerMessageId", a.BrokerMessageID, MaxIDBytes),
-		tooLong("via", a.Via, MaxNameBytes), tooLong("by", a.By, MaxNameBytes))
+		tooLong("via", a.Via, MaxNameBytes), tooLong("by", a.By, MaxNameBytes), tooLong("at", a.At, MaxStampBytes), tooLong("signature", a.Signature, MaxSignatureBytes))
 }
+
+// Sizes of what a receipt is signed with.
+const (
+	MaxStampBytes     = 40
+	MaxSignatureBytes = 128
+)
 
 // Receipt tells the sender's member how far one of its messages came. Ours: sent only to clients with CapReceipts, kept in the member's mailbox until
 // acknowledged like a message.
@@ -165,7 +175,10 @@ type Receipt struct {
 	Via             string `json:"via,omitempty"`
 	By              string `json:"by,omitempty"`
 	RecipientPubkey string `json:"recipientPubkey"`
-	At              string `json:"at"`
+	// At is the recipient's time when Signature is set, else the broker's.
+	At string `json:"at"`
+	// Signature is the one of the recipient's acknowledgement. Without it the receipt is the broker's word.
+	Signature string `json:"signature,omitempty"`
 }
 
 // Error refuses a request, or a hello. Code is a stable machine name, Message a sentence.

@@ -38,6 +38,10 @@ type Peer struct {
 	Visible      bool         `json:"visible"`
 	Profile      *PeerProfile `json:"profile,omitempty"`
 	PeerRole     string       `json:"peerRole,omitempty"`
+	// Role is the session's own word on what it does; absent from a reference broker. AllowedCaps is what its member has limited it to, in a broker with
+	// CapSessionCaps; absent: it may do what its member may.
+	Role        string    `json:"role,omitempty"`
+	AllowedCaps *[]string `json:"allowed_caps,omitempty"`
 }
 
 // PeersList answers list_peers, ordered by ConnectedAt ascending, the requester's own rows included.

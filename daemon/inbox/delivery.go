@@ -10,27 +10,6 @@ import (
 	"claudemesh/mesh"
 )
 
-// Waiting returns what a session has not been shown yet, open or pushed without evidence, oldest first. limit 0 means 100. Posts of topics that wait for their
-// key are left out until it has come.
-func (s *Store) Waiting(ctx context.Context, session string, limit int) ([]Waiting, error) {
-	rows, err := s.db.Query(ctx, selectWaiting, session, bound(limit))
-	if err != nil {
-		return nil, fmt.Errorf("read waiting messages: %w", err)
-	}
-	defer rows.Close()
-	var all []Waiting
-	for rows.Next() {
-		var w Waiting
-		var d deliveryRow
-		if w.Message, err = scanMessage(rows, d.fields()...); err != nil {
-			return nil, fmt.Errorf("read waiting messages: %w", err)
-		}
-		w.Delivery = d.delivery()
-		all = append(all, w)
-	}
-	return all, rows.Err()
-}
-
 // deliveryRow is a delivery as it is read: deliveryColumns.
 type deliveryRow struct {
 	Delivery

@@ -13,9 +13,10 @@ import (
 const (
 	userColumns = columns + `, m.seen_at IS NOT NULL,
  EXISTS(SELECT 1 FROM deliveries d WHERE d.message_id = m.id AND d.state = 'surfaced'),
- coalesce((SELECT d.via FROM deliveries d WHERE d.message_id = m.id AND d.state = 'surfaced' ORDER BY d.surfaced_at LIMIT 1), '')`
+ coalesce((SELECT d.via FROM deliveries d WHERE d.message_id = m.id AND d.state = 'surfaced' ORDER BY d.surfaced_at LIMIT 1), ''),
+ coalesce((SELECT min(d.surfaced_at) FROM deliveries d WHERE d.message_id = m.id AND d.state = 'surfaced'), 0)`
 	userRows       = ` FROM messages m WHERE 1`
-	sessionColumns = columns + `, d.seen_at IS NOT NULL, d.state = 'surfaced', coalesce(d.via, '')`
+	sessionColumns = columns + `, d.seen_at IS NOT NULL, d.state = 'surfaced', coalesce(d.via, ''), coalesce(d.surfaced_at, 0)`
 	sessionRows    = ` FROM deliveries d JOIN messages m ON m.id = d.message_id WHERE d.session_id = ?`
 )
 
@@ -138,7 +139,11 @@ func (s *Store) items(ctx context.Context, session, query string, args ...any) (
 
 func scanItem(rows *sql.Rows) (it Item, err error) {
 	var surfaced bool
-	it.Message, err = scanMessage(rows, &it.Seen, &surfaced, &it.Via)
+	var at int64
+	it.Message, err = scanMessage(rows, &it.Seen, &surfaced, &it.Via, &at)
+	if surfaced {
+		it.SurfacedAt = fromMillis(at)
+	}
 	switch {
 	case it.Undecryptable:
 		it.State = StateUndecryptable

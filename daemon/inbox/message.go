@@ -95,9 +95,10 @@ type Waiting struct {
 // Item is a message as seen by one reader.
 type Item struct {
 	Message
-	State string // StateDelivered, StateSurfaced or StateUndecryptable
-	Via   string // the way it was surfaced
-	Seen  bool   // by the reader
+	State      string    // StateDelivered, StateSurfaced or StateUndecryptable
+	Via        string    // the way it was surfaced
+	SurfacedAt time.Time // when it was surfaced, zero when it was not
+	Seen       bool      // by the reader
 }
 
 // Query selects items for [Store.List].

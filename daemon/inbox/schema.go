@@ -54,7 +54,10 @@ INSERT INTO indexed VALUES(0);`, `
 CREATE INDEX messages_closed ON messages(mesh, target_spec, seq) WHERE undecryptable AND to_kind = 'topic';`, `
 ALTER TABLE deliveries ADD COLUMN pushed_via TEXT;
 ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE deliveries ADD COLUMN evidence TEXT;`}
+ALTER TABLE deliveries ADD COLUMN evidence TEXT;`, `
+CREATE INDEX messages_cmid ON messages(client_message_id);
+CREATE INDEX messages_broker ON messages(broker_message_id) WHERE broker_message_id IS NOT NULL;`, `
+CREATE INDEX deliveries_open ON deliveries(session_id, seq) WHERE state = 'open';`}
 
 // columns of messages m, in the order scanMessage reads them.
 const columns = `m.id, m.seq, m.mesh, m.sender, m.client_message_id, coalesce(m.broker_message_id, ''), m.sender_key,
@@ -75,8 +78,13 @@ const (
 	deliveryColumns = `d.message_id, d.session_id, d.state, coalesce(d.pushed_via, ''), coalesce(d.pushed_at, 0), d.tries, coalesce(d.via, ''),
  coalesce(d.evidence, ''), coalesce(d.surfaced_at, 0), coalesce(d.seen_at, 0)`
 	selectDelivery = `SELECT ` + deliveryColumns + ` FROM deliveries d WHERE d.message_id = ? ORDER BY d.session_id`
-	selectWaiting  = `SELECT ` + columns + `, ` + deliveryColumns + ` FROM deliveries d JOIN messages m ON m.id = d.message_id
- WHERE d.session_id = ? AND d.state <> 'surfaced' AND NOT (m.undecryptable AND m.to_kind = 'topic') ORDER BY d.seq LIMIT ?`
+	waiting        = `SELECT ` + columns + `, ` + deliveryColumns + ` FROM deliveries d JOIN messages m ON m.id = d.message_id
+ WHERE d.session_id = ? AND NOT (m.undecryptable AND m.to_kind = 'topic')`
+	selectWaiting = waiting + ` AND d.state <> 'surfaced' ORDER BY d.seq LIMIT ?`
+	selectOpen    = waiting + ` AND d.state = 'open' ORDER BY d.seq LIMIT ?`
+	selectPushed  = waiting + ` AND d.state = 'pushed' AND d.pushed_via <> ? AND d.tries < ? ORDER BY d.seq LIMIT ?`
+	selectVia     = waiting + ` AND d.state = 'pushed' AND d.pushed_via = ? AND d.pushed_at < ? ORDER BY d.seq LIMIT ?`
+	selectShown   = waiting + ` AND d.state <> 'surfaced' AND (m.broker_message_id = ?2 OR m.id = ?2)`
 	// Every transition is limited to the session's own row and to the states it may leave.
 	pushDelivery = `UPDATE deliveries SET state = 'pushed', pushed_via = ?, pushed_at = ?, tries = tries + 1
  WHERE message_id = ? AND session_id = ? AND state <> 'surfaced'`

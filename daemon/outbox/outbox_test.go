@@ -429,7 +429,7 @@ func TestReceiptsAdvanceOncePerRecipientAndState(t *testing.T) {
 		{"bob", "answered", true},
 		{"bob", "surfaced", false},
 	} {
-		got, advanced, err := s.Receipt(t.Context(), "m1", "team", c.recipient, c.state, "channel", clock.Now())
+		got, advanced, err := s.Receipt(t.Context(), "m1", "team", c.recipient, c.state, "channel", "bob", clock.Now())
 		if err != nil || got.ID != row.ID || advanced != c.advanced {
 			t.Fatalf("step %d %+v: %v %v %v", i, c, got.ID, advanced, err)
 		}
@@ -438,10 +438,10 @@ func TestReceiptsAdvanceOncePerRecipientAndState(t *testing.T) {
 	if err != nil || len(all) != 5 {
 		t.Fatal(all, err)
 	}
-	if _, _, err := s.Receipt(t.Context(), "m1", "other", "bob", "delivered", "", clock.Now()); !errors.Is(err, ErrNotFound) {
+	if _, _, err := s.Receipt(t.Context(), "m1", "other", "bob", "delivered", "", "", clock.Now()); !errors.Is(err, ErrNotFound) {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Receipt(t.Context(), "m1", "team", "bob", "eaten", "", clock.Now()); !errors.Is(err, ErrBadReceipt) {
+	if _, _, err := s.Receipt(t.Context(), "m1", "team", "bob", "eaten", "", "", clock.Now()); !errors.Is(err, ErrBadReceipt) {
 		t.Fatal(err)
 	}
 }

@@ -17,15 +17,17 @@ var ErrBadReceipt = errors.New("unknown receipt state")
 var receiptStates = [...]string{"delivered", "surfaced", "answered"}
 
 const (
-	insertReceipt = `INSERT INTO receipts(row_id, recipient, state, via, at) VALUES(?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
-	reachedStates = `SELECT state FROM receipts WHERE row_id = ? AND recipient = ?`
-	listReceipts  = `SELECT row_id, recipient, state, via, at FROM receipts WHERE row_id = ? ORDER BY at, recipient, state`
+	// What was on a broker's word before receipts were signed gives way to proof.
+	insertReceipt = `INSERT INTO receipts(row_id, recipient, state, via, by_name, at, proven) VALUES(?, ?, ?, ?, ?, ?, 1)
+ ON CONFLICT DO UPDATE SET via = excluded.via, by_name = excluded.by_name, at = excluded.at, proven = 1 WHERE NOT proven`
+	reachedStates = `SELECT state FROM receipts WHERE row_id = ? AND recipient = ? AND proven`
+	listReceipts  = `SELECT row_id, recipient, state, via, by_name, at, proven FROM receipts WHERE row_id = ? ORDER BY at, recipient, state`
 )
 
-// Receipt records that a recipient's copy of a message reached state (delivered, surfaced or answered) and returns the
+// Receipt records that a recipient's copy of a message reached state (delivered, surfaced or answered), which the caller has proof of, and returns the
 // message. advanced tells whether this recipient is further than was known: a repetition or a step reported out of
 // order is not news. The status of the row is left alone, whatever it is. Errors: ErrNotFound, ErrBadReceipt.
-func (s *Store) Receipt(ctx context.Context, cmid, mesh, recipient, state, via string, at time.Time) (row Row, advanced bool, err error) {
+func (s *Store) Receipt(ctx context.Context, cmid, mesh, recipient, state, via, by string, at time.Time) (row Row, advanced bool, err error) {
 	rank := slices.Index(receiptStates[:], state)
 	if rank < 0 {
 		return Row{}, false, fmt.Errorf("record receipt: %w: %q", ErrBadReceipt, state)
@@ -43,7 +45,7 @@ func (s *Store) Receipt(ctx context.Context, cmid, mesh, recipient, state, via s
 			return err
 		}
 		row, advanced = r, rank > known
-		_, err = tx.Exec(insertReceipt, r.ID, recipient, state, via, at.UnixMilli())
+		_, err = tx.Exec(insertReceipt, r.ID, recipient, state, via, by, at.UnixMilli())
 		return err
 	})
 	if err != nil {
@@ -81,7 +83,7 @@ func (s *Store) Receipts(ctx context.Context, rowID string) ([]Receipt, error) {
 	for rows.Next() {
 		var r Receipt
 		var at int64
-		if err := rows.Scan(&r.RowID, &r.Recipient, &r.State, &r.Via, &at); err != nil {
+		if err := rows.Scan(&r.RowID, &r.Recipient, &r.State, &r.Via, &r.By, &at, &r.Proven); err != nil {
 			return nil, fmt.Errorf("read receipts: %w", err)
 		}
 		r.At = time.UnixMilli(at)

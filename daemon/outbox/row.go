@@ -90,7 +90,9 @@ type Receipt struct {
 	Recipient string // key of the recipient, hex
 	State     string
 	Via       string    // the way it was surfaced, empty otherwise
+	By        string    // display name of the session that surfaced or answered it
 	At        time.Time // as reported by the recipient's side
+	Proven    bool      // false: on a broker's word, from the time before receipts were signed
 }
 
 // Count is the number of rows of one mesh in one state.

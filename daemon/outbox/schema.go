@@ -43,7 +43,12 @@ CREATE TABLE receipts(
   via       TEXT NOT NULL,
   at        INTEGER NOT NULL,
   PRIMARY KEY(row_id, recipient, state)
-) WITHOUT ROWID;`}
+) WITHOUT ROWID;`, `
+ALTER TABLE receipts ADD COLUMN by_name TEXT NOT NULL DEFAULT '';
+ALTER TABLE receipts ADD COLUMN proven INTEGER NOT NULL DEFAULT 0;
+UPDATE receipts SET proven = 1 WHERE state = 'answered';`, `
+CREATE INDEX outbox_broker ON outbox(broker_message_id) WHERE broker_message_id IS NOT NULL;
+CREATE INDEX outbox_reply ON outbox(reply_to_id) WHERE reply_to_id IS NOT NULL;`}
 
 const columns = `seq, id, client_message_id, mesh, actor, sender_key, kind, target, coalesce(target_spec, ''),
  coalesce(priority, ''), coalesce(reply_to_id, ''), meta, request_fingerprint, payload, enqueued_at, attempts,

@@ -35,6 +35,9 @@ func takeUp(tx *groupcommit.Tx, r *Registration) (conversation, error) {
 	var c conversation
 	var err error
 	columns := []any{&c.id, &c.publicKey, &c.name, &c.role, &c.groups}
+	if r.OwnKey {
+		r.Conversation, r.Continue = "", false // whoever may take nobody's key takes up nobody's conversation
+	}
 	switch {
 	case r.Conversation != "":
 		_, err = tx.One(selectConversation, []any{r.Mesh, r.Conversation}, columns...)
@@ -103,6 +106,10 @@ func (s *Store) conversationKey(tx *groupcommit.Tx, mesh string, c conversation)
 func (s *Store) keep(tx *groupcommit.Tx, live Session) error {
 	if live.Conversation == "" {
 		return nil
+	}
+	var secret string
+	if found, err := tx.One(selectIdentity, []any{live.Mesh, live.PublicKey}, &secret); err != nil || !found {
+		return err // its key is its own (Registration.OwnKey): the conversation stays whose it is
 	}
 	groups := live.Groups
 	if groups == nil {

@@ -54,10 +54,7 @@ func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return Session{}, nil, err
 	}
-	public, secret, err := s.conversationKey(tx, r.Mesh, known)
-	if err == nil && public == "" {
-		public, secret, err = s.identity(tx, r.Mesh, r.Name, before.PublicKey)
-	}
+	public, secret, err := s.keyFor(tx, r, known, before.PublicKey)
 	if err != nil {
 		return Session{}, nil, err
 	}
@@ -74,16 +71,28 @@ func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session
 	}
 	now := s.now()
 	if _, err := tx.Exec(insertSession, r.ID, r.Mesh, r.Name, secret.Reveal(), public, r.TokenHash[:], r.PID, r.StartTime, r.Cwd,
-		r.Role, groups, caps, r.OnlyMesh, now, now, r.MessageMode, r.Nudge, r.Conversation); err != nil {
+		r.Role, groups, caps, r.OnlyMesh, now, now, r.Parent, r.MessageMode, r.Nudge, r.Conversation); err != nil {
 		return Session{}, nil, err
 	}
 	registered = Session{
 		ID: r.ID, Mesh: r.Mesh, Name: r.Name, KeySecret: secret, PublicKey: public, TokenHash: r.TokenHash, PID: r.PID,
-		StartTime: r.StartTime, Cwd: r.Cwd, Role: r.Role, Groups: r.Groups, Caps: r.Caps, OnlyMesh: r.OnlyMesh,
+		StartTime: r.StartTime, Cwd: r.Cwd, Role: r.Role, Groups: r.Groups, Caps: r.Caps, OnlyMesh: r.OnlyMesh, Parent: r.Parent,
 		RegisteredAt: fromMillis(now), LastSeenAt: fromMillis(now),
 		MessageMode: r.MessageMode, Nudge: r.Nudge, Conversation: r.Conversation,
 	}
 	return registered, replaced, s.keep(tx, registered)
+}
+
+// keyFor is the key pair of a registration: one that nobody had, the one of its conversation, or one of its name.
+func (s *Store) keyFor(tx *groupcommit.Tx, r Registration, known conversation, before string) (public string, secret Secret, err error) {
+	if r.OwnKey {
+		return s.newKey()
+	}
+	public, secret, err = s.conversationKey(tx, r.Mesh, known)
+	if err == nil && public == "" {
+		return s.identity(tx, r.Mesh, r.Name, before)
+	}
+	return public, secret, err
 }
 
 // identity finds a key pair of this name that no live session holds, or makes one. preferred is the public key the
@@ -94,12 +103,18 @@ func (s *Store) identity(tx *groupcommit.Tx, mesh, name, preferred string) (publ
 	if err != nil || found {
 		return public, Secret(stored), err
 	}
+	if public, secret, err = s.newKey(); err != nil {
+		return "", "", err
+	}
+	_, err = tx.Exec(insertIdentity, mesh, name, public, secret.Reveal(), s.now())
+	return public, secret, err
+}
+
+func (s *Store) newKey() (public string, secret Secret, err error) {
 	seed := make([]byte, ed25519.SeedSize)
 	if _, err := io.ReadFull(s.rand, seed); err != nil {
 		return "", "", fmt.Errorf("make key pair: %w", err)
 	}
 	key := ed25519.NewKeyFromSeed(seed)
-	public, secret = hex.EncodeToString(key[ed25519.SeedSize:]), Secret(hex.EncodeToString(key))
-	_, err = tx.Exec(insertIdentity, mesh, name, public, secret.Reveal(), s.now())
-	return public, secret, err
+	return hex.EncodeToString(key[ed25519.SeedSize:]), Secret(hex.EncodeToString(key)), nil
 }

@@ -59,24 +59,27 @@ CREATE TABLE conversations(
   PRIMARY KEY(mesh, id)
 ) WITHOUT ROWID;
 CREATE INDEX conversations_age ON conversations(mesh, used_at);
-CREATE INDEX conversations_cwd ON conversations(mesh, cwd, used_at);`}
+CREATE INDEX conversations_cwd ON conversations(mesh, cwd, used_at);`, `
+ALTER TABLE sessions ADD COLUMN parent TEXT NOT NULL DEFAULT '';
+CREATE INDEX sessions_parent ON sessions(parent) WHERE ended_at IS NULL AND parent <> '';`}
 
 const columns = `id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role, "groups", caps, only_mesh,
- registered_at, last_seen_at, coalesce(ended_at, 0), presence, wake, message_mode, nudge, conversation`
+ registered_at, last_seen_at, coalesce(ended_at, 0), presence, parent, wake, message_mode, nudge, conversation`
 
 const (
 	selectByID    = `SELECT ` + columns + ` FROM sessions WHERE id = ?`
 	selectByToken = `SELECT ` + columns + ` FROM sessions WHERE token_hash = ? AND ended_at IS NULL`
 	selectLive    = `SELECT ` + columns + ` FROM sessions WHERE ended_at IS NULL ORDER BY registered_at, id`
 	insertSession = `INSERT INTO sessions(id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role,
- "groups", caps, only_mesh, registered_at, last_seen_at, message_mode, nudge, conversation)
- VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-	deleteSession = `DELETE FROM sessions WHERE id = ?`
-	touchSession  = `UPDATE sessions SET last_seen_at = ? WHERE id = ? AND ended_at IS NULL`
-	setGroups     = `UPDATE sessions SET "groups" = ? WHERE id = ? AND ended_at IS NULL`
-	setPresence   = `UPDATE sessions SET presence = ? WHERE id = ? AND ended_at IS NULL`
-	setWake       = `UPDATE sessions SET wake = ? WHERE id = ? AND ended_at IS NULL`
-	endSession    = `UPDATE sessions SET ended_at = ? WHERE id = ? AND ended_at IS NULL RETURNING ` + columns
+ "groups", caps, only_mesh, registered_at, last_seen_at, parent, message_mode, nudge, conversation)
+ VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	selectChildren = `SELECT ` + columns + ` FROM sessions WHERE parent = ? AND ended_at IS NULL AND parent <> '' ORDER BY registered_at, id`
+	deleteSession  = `DELETE FROM sessions WHERE id = ?`
+	touchSession   = `UPDATE sessions SET last_seen_at = ? WHERE id = ? AND ended_at IS NULL`
+	setGroups      = `UPDATE sessions SET "groups" = ? WHERE id = ? AND ended_at IS NULL`
+	setPresence    = `UPDATE sessions SET presence = ? WHERE id = ? AND ended_at IS NULL`
+	setWake        = `UPDATE sessions SET wake = ? WHERE id = ? AND ended_at IS NULL`
+	endSession     = `UPDATE sessions SET ended_at = ? WHERE id = ? AND ended_at IS NULL RETURNING ` + columns
 	// reapSession ends the registration that was judged and not one that has taken its id since.
 	reapSession = `UPDATE sessions SET ended_at = ? WHERE id = ? AND ended_at IS NULL AND pid = ? AND start_time = ?
  AND registered_at = ? AND token_hash = ? RETURNING ` + columns

@@ -48,6 +48,7 @@ type Session struct {
 	Groups       []string
 	Caps         []string // nil: everything its member may do; empty: nothing
 	OnlyMesh     bool
+	Parent       string    // id of the session that made it; empty: the user did
 	RegisteredAt time.Time // millisecond resolution, as all times here
 	LastSeenAt   time.Time
 	EndedAt      time.Time // zero while live
@@ -70,6 +71,9 @@ type Registration struct {
 	Groups    []string
 	Caps      []string
 	OnlyMesh  bool
+	Parent    string // as in Session
+	// OwnKey gives it a key pair that no other session had or will have, whatever its name: who may not take a name's mail.
+	OwnKey    bool
 	TokenHash [32]byte
 
 	MessageMode string

@@ -64,6 +64,11 @@ func (s *Store) ByTokenHash(ctx context.Context, hash [32]byte) (Session, bool, 
 	return found, err == nil, err
 }
 
+// Children returns the live sessions that a session has made, oldest first.
+func (s *Store) Children(ctx context.Context, id string) ([]Session, error) {
+	return collect(s.db.Query(ctx, selectChildren, id))
+}
+
 // End ends a live session and returns it. Error: ErrNotFound when there is none.
 func (s *Store) End(ctx context.Context, id string) (ended Session, err error) {
 	err = s.db.Write(ctx, func(tx *groupcommit.Tx) error {
@@ -144,7 +149,7 @@ func collect(rows *sql.Rows, err error) ([]Session, error) {
 		var hash, groups, caps []byte
 		var registered, seen, ended int64
 		if err := rows.Scan(&s.ID, &s.Mesh, &s.Name, &secret, &s.PublicKey, &hash, &s.PID, &s.StartTime, &s.Cwd, &s.Role,
-			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended, &s.Presence, &s.Wake, &s.MessageMode, &s.Nudge, &s.Conversation); err != nil {
+			&groups, &caps, &s.OnlyMesh, &registered, &seen, &ended, &s.Presence, &s.Parent, &s.Wake, &s.MessageMode, &s.Nudge, &s.Conversation); err != nil {
 			return nil, fmt.Errorf("read sessions: %w", err)
 		}
 		s.KeySecret = Secret(secret)

@@ -3,6 +3,7 @@ package feed
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 )
@@ -46,16 +47,38 @@ func SessionCredential(getenv func(string) string) (c Credential, ok bool, err e
 	if literal != "" {
 		c.Token = literal
 	} else {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return Credential{}, false, fmt.Errorf("%w: %w", ErrNoToken, err)
+		var err error
+		if c.Token, err = ReadToken(file); err != nil {
+			return Credential{}, false, err
 		}
-		c.Token = strings.TrimSpace(string(b))
 	}
 	if !isToken(c.Token) {
-		return Credential{}, false, fmt.Errorf("%w: it is not 64 hex digits", ErrNoToken)
+		return Credential{}, false, errNotHex
 	}
 	return c, true, nil
+}
+
+var errNotHex = fmt.Errorf("%w: it is not 64 hex digits", ErrNoToken)
+
+// maxTokenFile is more than a token and its newline take.
+const maxTokenFile = 256
+
+// ReadToken reads a token file of the daemon. Errors wrap ErrNoToken.
+func ReadToken(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNoToken, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxTokenFile))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNoToken, err)
+	}
+	token := strings.TrimSpace(string(b))
+	if !isToken(token) {
+		return "", errNotHex
+	}
+	return token, nil
 }
 
 func isToken(s string) bool {

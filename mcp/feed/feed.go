@@ -1,7 +1,7 @@
 // Package feed is the reading end of the bus: it hands every inbound message of its owner over, in order, across restarts of the daemon.
 //
 // The invariants it keeps: a message that was stored is delivered, because after each connect, and from time to time, it asks for what it missed and does
-// not rely on having heard everything; a message is delivered once per Run, however often it is heard; and a message is reported as handed over only after
+// not rely on having heard everything; a message is delivered once per Run, however often it is heard (and once more as a repeat, with Repeats); and a message is reported as handed over only after
 // Deliver returned without an error.
 //
 // Package mcp feeds a session's model with it, the CLI prints `inbox --follow` with it.
@@ -42,6 +42,8 @@ type Config struct {
 	Missed func(context.Context, *bus.Client) ([]bus.InboxItem, error)
 	// Deliver hands one message over. An error ends Run, with that error.
 	Deliver func(context.Context, bus.InboxItem) error
+	// Repeats lets an item that is marked as a repeat be delivered once more, although it was delivered unmarked: the daemon knows why.
+	Repeats bool
 	// Report tells the daemon that these messages were handed over.
 	Report func(context.Context, *bus.Client, []string) error
 	// Connected is called after each connect, when everything missed has been delivered. May be nil.
@@ -49,6 +51,16 @@ type Config struct {
 	Clock     clockwork.Clock
 	Log       *slog.Logger
 }
+
+// RetryIn makes an error of Connect one after which nothing is tried for so long: what is missing comes by somebody's doing, not by itself.
+func RetryIn(d time.Duration, err error) error { return &laterError{err, d} }
+
+type laterError struct {
+	error
+	wait time.Duration
+}
+
+func (e *laterError) Unwrap() error { return e.error }
 
 // errLost ends one connection's service; Run connects again.
 var errLost = errors.New("connection lost")
@@ -98,9 +110,14 @@ func Run(ctx context.Context, cfg Config) error {
 			f.lastError = s
 			f.Log.Warn("waiting for the daemon", "reason", s)
 		}
+		pause := wait
+		var later *laterError
+		if errors.As(err, &later) {
+			pause = later.wait
+		}
 		select {
 		case <-ctx.Done():
-		case <-f.Clock.After(wait):
+		case <-f.Clock.After(pause):
 		}
 		wait = min(2*wait, retryMost)
 	}
@@ -197,7 +214,7 @@ func (f *feed) catchUp(ctx context.Context, client *bus.Client) error {
 		}
 		fresh := false
 		for _, item := range items {
-			fresh = fresh || !f.delivered.Contains(item.ID)
+			fresh = fresh || !f.delivered.Contains(f.key(item))
 		}
 		if err := f.hand(ctx, client, items); err != nil {
 			return err
@@ -208,14 +225,22 @@ func (f *feed) catchUp(ctx context.Context, client *bus.Client) error {
 	}
 }
 
+// key is what a delivery is remembered by.
+func (f *feed) key(item bus.InboxItem) string {
+	if f.Repeats && item.Repeat {
+		return "repeat " + item.ID
+	}
+	return item.ID
+}
+
 // hand delivers what was not delivered yet and reports all of it: an item that comes again was delivered, but its report was lost.
 func (f *feed) hand(ctx context.Context, client *bus.Client, items []bus.InboxItem) error {
 	for _, item := range items {
-		if !f.delivered.Contains(item.ID) {
+		if key := f.key(item); !f.delivered.Contains(key) {
 			if err := f.Deliver(ctx, item); err != nil {
 				return &deliverError{err}
 			}
-			f.delivered.Add(item.ID, struct{}{})
+			f.delivered.Add(key, struct{}{})
 		}
 		f.unreported[item.ID] = struct{}{}
 	}

@@ -17,7 +17,7 @@ func main() {
 	bin := flag.String("bin", "bin/claudemesh", "the binary to measure")
 	quick := flag.Bool("quick", false, "a tenth of the repetitions")
 	full := flag.Bool("full", false, "also what takes minutes: 10,000 connections, a million stored messages")
-	only := flag.String("only", "", "one part: daemon, load, idle or restart (the last three are the broker's)")
+	only := flag.String("only", "", "one part: daemon, lastmetre, load, idle or restart (the last three are the broker's)")
 	flag.Parse()
 	path, err := filepath.Abs(*bin)
 	if err == nil {
@@ -52,6 +52,7 @@ func run(bin, only string, o options) error {
 		steps []func() error
 	}{
 		{"daemon", []func() error{r.start, r.autoStart, r.setUp, r.idleFresh, r.oneShot, r.accepts, r.endToEnd, r.sustained, r.tap, r.idleLoaded}},
+		{"lastmetre", []func() error{r.setUp, r.hooks, r.surfaced, r.launches, r.fifty}},
 		{"load", []func() error{r.brokerLoad}},
 		{"idle", []func() error{r.idleConnections}},
 		{"restart", []func() error{r.restarts}},

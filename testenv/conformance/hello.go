@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"crypto/rand"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,6 +141,47 @@ func helloChecks() []check {
 			h := p.sessionHello(p.bob, newKey(), p.name("session"))
 			h.Signature = wire.SignSessionHello(h, p.bob.who, newKey(), time.Now(), time.Hour).Signature
 			p.turnedAway(h, wire.CodeBadSignature, 1008)
+			return same()
+		}},
+		{wire.TypeSessionHello, "the role that a session tells is shown to its peers", func(p *play) finding {
+			key := newKey()
+			h := p.sessionHello(p.bob, key, p.name("session"))
+			h.Role = "reviewer"
+			s := p.dialExtra()
+			s.write(h)
+			if s.take(func(f fields) bool { return f["type"] == wire.TypeHelloAck }) == nil {
+				return differs("no hello_ack to session_hello")
+			}
+			if p.a.peer(key.PublicKey())["role"] != "reviewer" {
+				return defective(35, "it is not")
+			}
+			return corrected(35)
+		}},
+		{wire.TypeSessionHello, "a session is held to the capabilities in its attestation, or its attestation is refused", func(p *play) finding {
+			key := newKey()
+			h := p.sessionHello(p.bob, key, p.name("session"))
+			s := p.dialExtra()
+			s.write(wire.SignLimitedSessionHello(h, p.bob.who, key, time.Now(), time.Hour, []string{mesh.CapStateRead, "fly"}))
+			f := s.take(func(f fields) bool { return f["type"] == wire.TypeHelloAck || f["type"] == wire.TypeError })
+			announced, _ := f["capabilities"].([]any)
+			switch {
+			case f == nil:
+				return differs("no answer to session_hello")
+			case f["type"] == wire.TypeError && f["code"] == wire.CodeBadSignature: // the reference knows version 1 only
+				return same()
+			case f["type"] == wire.TypeError || !slices.Contains(announced, any(wire.CapSessionCaps)):
+				return differs("%s", show(f))
+			}
+			s.must(wire.TypeListState, nil, wire.TypeStateList)
+			no := s.ask(wire.TypeSetState, fields{"key": p.name("limited"), "value": 1})
+			need(no.frame, fields{"type": wire.TypeError, "code": wire.CodeForbidden})
+			if text, _ := no.frame["message"].(string); !strings.Contains(text, mesh.CapStateWrite) {
+				return differs("what it lacks is not named: %q", text)
+			}
+			caps, _ := p.a.peer(key.PublicKey())["allowed_caps"].([]any)
+			if !slices.Equal(caps, []any{"fly", mesh.CapStateRead}) {
+				return differs("its limits are shown as %v", caps)
+			}
 			return same()
 		}},
 		{wire.TypeSessionHello, "nobody claims a session key that another member has proven", func(p *play) finding {
