@@ -76,6 +76,22 @@ func (r *roster) list(ctx context.Context) error {
 	return err
 }
 
+// others counts the sessions of the last list but the one with that key; nil when the broker has not been heard since the link opened.
+func (r *roster) others(key string) *int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.listed {
+		return nil
+	}
+	n := 0
+	for _, p := range r.live {
+		if p.Pubkey != key && p.PeerRole != wire.RoleControlPlane {
+			n++
+		}
+	}
+	return &n
+}
+
 func (r *roster) departed() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
