@@ -46,7 +46,9 @@ type SessionInfo struct {
 	Link      string `json:"link"`
 	LinkError string `json:"link_error,omitempty"` // why it is not open, e.g. that the session was kicked
 	StartedAt int64  `json:"started_at"`
-	Unread    int    `json:"unread"` // of session-list only: it has to be counted
+	Unread    int    `json:"unread"` // of session-list and session-register only: it has to be counted
+	// KnownPeers is how many other sessions were on the mesh when the broker was last heard: of session-register only, and absent until it was.
+	KnownPeers *int `json:"known_peers,omitempty"`
 	// MessageMode is what holds for this session: push, inbox (messages are not shown unasked) or off (the same). Empty until a broker was reached.
 	MessageMode  string    `json:"message_mode,omitempty"`
 	Conversation string    `json:"conversation,omitempty"`
@@ -118,7 +120,8 @@ type Shim struct {
 // ShimState answers it. Quiet: another client holds this session (a program that this one started), and nothing is to be shown here.
 type ShimState struct {
 	SessionInfo
-	Quiet bool `json:"quiet,omitempty"`
+	Quiet  bool   `json:"quiet,omitempty"`
+	Member string `json:"member,omitempty"` // the key of the member whose session it is
 }
 
 // HookEvent is what a hook of the client has to say. Event is the client's own name of it; only those named here mean something, others are signs of life.

@@ -13,6 +13,7 @@ type words struct {
 	json   bool
 	help   bool
 	fields string // of --json=FIELDS
+	behind int    // how many positionals stood behind "--"
 }
 
 // canonical reads the arguments. Flags may stand anywhere, a text that begins with a dash and is no flag ("-5", "- item") does not swallow the flags
@@ -28,6 +29,7 @@ func canonical(root *urfave.Command, args []string) (w words, err error) {
 		word := args[i]
 		if word == "--" {
 			positionals = append(positionals, args[i+1:]...)
+			w.behind = len(args) - i - 1
 			break
 		}
 		name, value, attached := flagWord(word)

@@ -31,8 +31,8 @@ func run(ctx context.Context, e *env) int {
 	}
 	app := &app{env: e}
 	root := app.root()
-	w, err := canonical(root, args)
-	app.ui, app.fields, app.help = newUI(e, w.json), w.fields, w.help
+	w, err := canonical(root, app.bare(root, args))
+	app.ui, app.fields, app.help, app.behind = newUI(e, w.json), w.fields, w.help, w.behind
 	if err == nil {
 		err = root.Run(ctx, append([]string{root.Name}, w.args...))
 	}
@@ -54,6 +54,7 @@ type app struct {
 	ui     *ui
 	fields string // of --json=FIELDS, for verbs that select
 	help   bool   // --help
+	behind int    // positional arguments that stood behind "--"
 }
 
 // call is one run of one verb.
@@ -83,7 +84,7 @@ func (a *app) root() *urfave.Command {
 		name: "claudemesh", short: "messages between AI coding sessions: durable, encrypted, truthfully reported",
 		subs: []verb{
 			createVerb(), joinVerb(), shareVerb(), listVerb(), infoVerb(), renameVerb(), leaveVerb(), deleteVerb(),
-			sendVerb(), inboxVerb(), traceVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(),
+			sendVerb(), inboxVerb(), traceVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(), launchVerb(),
 			memberVerb(), grantVerb(), revokeVerb(), blockVerb(), unblockVerb(), grantsVerb(), verifyVerb(),
 			kickVerb(), disconnectVerb(), banVerb(), unbanVerb(), bansVerb(), apiKeyVerb(),
 			statusVerb(), summaryVerb(), visibleVerb(), profileVerb(), groupVerb(), settingsVerb(),

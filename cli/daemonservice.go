@@ -97,16 +97,7 @@ func (c *call) installService(ctx context.Context, binary string, force bool) (o
 	if err != nil {
 		return "", m.File, err
 	}
-	spec := service.Spec{
-		Binary: binary, Log: filepath.Join(dir, logFile),
-		// Another daemon runs, its arguments are wrong, its files are damaged: a new start meets the same.
-		NoRestart: []int{exitFailed, exitUsage, exitIO},
-	}
-	for _, name := range []string{"CLAUDEMESH_CONFIG_DIR", "CLAUDEMESH_DAEMON_DIR", caEnv} {
-		if v := c.getenv(name); v != "" {
-			spec.Env = append(spec.Env, [2]string{name, v})
-		}
-	}
+	spec := c.serviceSpec(binary, dir)
 	var from int64 // of what the new daemon writes to its log
 	outcome, err = m.Install(ctx, spec, func(ctx context.Context) error {
 		if _, err := c.down(ctx); err != nil {
@@ -122,6 +113,36 @@ func (c *call) installService(ctx context.Context, binary string, force bool) (o
 		return "", m.File, &startError{reason: "the service was started, and " + err.Error(), log: spec.Log, tail: tail(spec.Log, from)}
 	}
 	return outcome, m.File, nil
+}
+
+// serviceSpec is the service of the daemon of a directory.
+func (c *call) serviceSpec(binary, dir string) service.Spec {
+	spec := service.Spec{
+		Binary: binary, Log: filepath.Join(dir, logFile),
+		// Another daemon runs, its arguments are wrong, its files are damaged: a new start meets the same.
+		NoRestart: []int{exitFailed, exitUsage, exitIO},
+	}
+	for _, name := range []string{"CLAUDEMESH_CONFIG_DIR", "CLAUDEMESH_DAEMON_DIR", caEnv} {
+		if v := c.getenv(name); v != "" {
+			spec.Env = append(spec.Env, [2]string{name, v})
+		}
+	}
+	return spec
+}
+
+// startService starts the daemon as the service that it is, where it is one: a daemon beside it would be one that nobody starts again. It reports false when
+// there is no such service, or it does not come up.
+func (c *call) startService(ctx context.Context, dir string) bool {
+	m, err := c.manager()
+	if err != nil || !m.Installed() {
+		return false
+	}
+	binary, _, err := c.stableBinary()
+	if err != nil {
+		return false
+	}
+	started, err := m.Start(ctx, c.serviceSpec(binary, dir))
+	return started && err == nil && c.awaitService(ctx, dir) == nil
 }
 
 // makeLog makes the daemon's log for the user alone, where a service manager would let others read it, and returns its size.

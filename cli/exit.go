@@ -250,6 +250,8 @@ func apiHint(reason string, data map[string]any) string {
 			}
 		}
 		return joinedHint(joined)
+	case "conversation_live":
+		return "go on in that session, or end it with: claudemesh session revoke " + cleanLine(fmt.Sprint(data["session"]))
 	case "payload_too_large":
 		return "send it in parts, or put it into a file that the peer can read"
 	case "pair_limit":

@@ -55,6 +55,7 @@ type hookWaiter struct {
 	*call
 	id    string
 	start hookInputJSON // what the client started it for
+	known bool          // the daemon has named the session
 }
 
 var errWaitEnds = errors.New("the wait is over")
@@ -71,6 +72,8 @@ func (w *hookWaiter) wait(ctx context.Context) (string, error) {
 			return "", err // the session has ended
 		case ctx.Err() != nil:
 			return "", nil
+		case !w.known && w.getenv(feed.EnvSession) == "":
+			return "", err // of a client that nobody launched and that is no session yet: nothing is lost by not waiting
 		case w.clock.Since(lost) > waitGive || !parentLives():
 			return "", err
 		}
@@ -98,7 +101,7 @@ func (w *hookWaiter) listen(ctx context.Context, lost *time.Time) (string, error
 		if err := n.daemon(ctx, bus.OpHookWait, req, &reply); err != nil {
 			return "", err
 		}
-		*lost = w.clock.Now()
+		*lost, w.known = w.clock.Now(), w.known || reply.Session != ""
 		if reply.Over || reply.Session == "" {
 			return "", errWaitEnds
 		}

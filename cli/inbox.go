@@ -141,6 +141,12 @@ func (c *call) printItem(it bus.InboxItem) error {
 	if !it.Seen {
 		head = c.ui.paint(yellow, "new") + " " + head
 	}
+	switch it.Trust {
+	case bus.TrustChanged:
+		head += "  " + c.ui.paint(red, "this name was another member's key: claudemesh verify "+short(it.FromMemberKey))
+	case bus.TrustNew:
+		head += "  " + c.ui.paint(dim, "(first contact)")
+	}
 	body := clean(it.Body)
 	if it.State == bus.StateUndecryptable {
 		body = "(this message could not be opened; it has no readable text)"

@@ -38,7 +38,7 @@ The permission rules let the model send, read what it was sent, and look around 
 
 --json prints {"ok", "binary", "items": [{"item", "action", "path", "note"}]}.`,
 		examples: []string{"claudemesh install", "claudemesh install --no-service --status-line"},
-		fails:    []string{"3  this program is a passing one (go run), or not named claudemesh", "8  the service does not start; the rest is installed", "10  a file of the client's cannot be understood or written: nothing is changed"},
+		fails:    []string{"3  this program is a passing one (go run), or not named claudemesh", "8  the service does not start; the rest is installed", "10  a file of the client's cannot be understood (nothing is changed then), or not written"},
 		flags: []urfave.Flag{
 			&urfave.BoolFlag{Name: "no-service", Usage: "no service: the daemon starts with the first command that needs it"},
 			&urfave.BoolFlag{Name: "no-hooks", Usage: "no hooks: sessions are not woken, and their status is not known"},
@@ -66,7 +66,8 @@ func (c *call) install(ctx context.Context) error {
 	want := claudeconf.Want{Binary: binary, Hooks: !c.cmd.Bool("no-hooks"), Skill: !c.cmd.Bool("no-skill"), StatusLine: c.cmd.Bool("status-line")}
 	out := installJSON{OK: true, Binary: binary}
 	if out.Items, err = setup.Install(ctx, want, []byte(bundledSkill)); err != nil {
-		return explainClaude(err, "nothing is installed; correct it and run it again: claudemesh install")
+		return explainClaude(err, "nothing is installed; correct the file and run it again: claudemesh install",
+			"some of it may be installed; run it again, or take it back with: claudemesh uninstall")
 	}
 	var failed error
 	if !c.cmd.Bool("no-service") {
@@ -144,14 +145,14 @@ func (c *call) claudeSetup() (claudeconf.Setup, error) {
 	return claudeconf.Setup{Dir: dir, Claude: claudeconf.ClaudeFiles(home, moved)}, nil
 }
 
-// explainClaude says what a failure with the client's files means. The files are as they were.
-func explainClaude(err error, hint string) error {
-	f := &failure{Code: "io_error", Message: err.Error(), Hint: hint, Exit: exitIO}
+// explainClaude says what a failure with the client's files means: a file that is not understood, or one that cannot be read or written.
+func explainClaude(err error, notUnderstood, notWritten string) error {
+	f := &failure{Code: "io_error", Message: err.Error(), Hint: notWritten, Exit: exitIO}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, claudeconf.ErrNotJSON), errors.Is(err, claudeconf.ErrShape):
-		f.Code = "file_not_understood"
+		f.Code, f.Hint = "file_not_understood", notUnderstood
 	case errors.Is(err, claudeconf.ErrLedger):
 		f.Code, f.Hint = "install_record_damaged", "it may hold the only copy of what was there before; move it away to go on without"
 	}
@@ -205,7 +206,8 @@ entries go and the rest stays as it is. The daemon's service is stopped and remo
 			items, err := setup.Uninstall(ctx)
 			out.Items = append(out.Items, items...)
 			if err != nil {
-				err = explainClaude(err, "what could not be undone is as it was; correct it and run it again: claudemesh uninstall")
+				const again = "what could not be undone is as it was; correct it and run it again: claudemesh uninstall"
+				err = explainClaude(err, again, again)
 			} else {
 				err = serviceErr
 			}

@@ -61,7 +61,7 @@ broker, which asks for its admin token. The name becomes the slug by which the m
 				if err := c.ui.print("created mesh %s", out.Mesh); err != nil {
 					return err
 				}
-				return c.ui.print("  broker  %s\n  you     %s (%s…)\n  next    claudemesh session run --name NAME -- COMMAND, or claudemesh share",
+				return c.ui.print("  broker  %s\n  you     %s (%s…)\n  next    claudemesh launch, or claudemesh share",
 					cleanLine(out.BrokerURL), cleanLine(out.DisplayName), short(out.Pubkey))
 			})
 		},
@@ -99,8 +99,16 @@ bare CODE together with --broker. "-" reads it from stdin, which keeps it out of
 			if err := c.want(1, 1, "claudemesh join INVITE"); err != nil {
 				return err
 			}
-			invite, err := c.readInvite()
-			if err != nil {
+			invite := strings.TrimSpace(c.args()[0])
+			if invite == "-" {
+				text, err := c.readText(maxInvite)
+				if err != nil {
+					return err
+				}
+				invite = strings.TrimSpace(text)
+			}
+			req := bus.MeshJoin{Invite: invite, BrokerURL: c.cmd.String("broker"), DisplayName: c.cmd.String("display-name")}
+			if err := c.checkInvite(req); err != nil {
 				return err
 			}
 			n, err := c.connect(ctx)
@@ -108,9 +116,8 @@ bare CODE together with --broker. "-" reads it from stdin, which keeps it out of
 				return err
 			}
 			defer n.Close()
-			var out bus.MeshJoined
-			req := bus.MeshJoin{Invite: invite, BrokerURL: c.cmd.String("broker"), DisplayName: c.cmd.String("display-name")}
-			if err := c.meter("joining").during(ctx, nil, func(ctx context.Context) error { return n.daemon(ctx, bus.OpMeshJoin, req, &out) }); err != nil {
+			out, err := c.join(ctx, n, req)
+			if err != nil {
 				return err
 			}
 			return c.ui.result(membership(out), func() error {
@@ -127,28 +134,26 @@ bare CODE together with --broker. "-" reads it from stdin, which keeps it out of
 // maxInvite bounds an invite read from stdin, in bytes.
 const maxInvite = 16 << 10
 
-// readInvite takes the invite from the command line or stdin and checks what can be checked here, so that a typing error starts no daemon.
-func (c *call) readInvite() (string, error) {
-	invite := strings.TrimSpace(c.args()[0])
-	if invite == "-" {
-		text, err := c.readText(maxInvite)
-		if err != nil {
-			return "", err
+// checkInvite checks what can be checked here, so that a typing error starts no daemon.
+func (c *call) checkInvite(req bus.MeshJoin) error {
+	if base, _, code := mesh.InviteCode(req.Invite); code {
+		if base == "" && req.BrokerURL == "" {
+			return &usageError{message: "a code alone does not say which broker it is of", hint: "name it: claudemesh join CODE --broker wss://HOST/ws\nor use the whole link that claudemesh share printed"}
 		}
-		invite = strings.TrimSpace(text)
+		return nil
 	}
-	if base, _, code := mesh.InviteCode(invite); code {
-		if base == "" && c.cmd.String("broker") == "" {
-			return "", &usageError{message: "a code alone does not say which broker it is of", hint: "name it: claudemesh join CODE --broker wss://HOST/ws\nor use the whole link that claudemesh share printed"}
-		}
-		return invite, nil
-	}
-	parsed, _, err := mesh.ParseInvite(invite)
+	parsed, _, err := mesh.ParseInvite(req.Invite)
 	if err != nil {
-		return "", &usageError{message: err.Error(), hint: "paste the whole line that claudemesh share printed"}
+		return &usageError{message: err.Error(), hint: "paste the whole line that claudemesh share printed"}
 	}
 	if parsed.Expired(c.clock.Now()) {
-		return "", &bus.APIError{Code: 410, Reason: "invite_expired", Detail: "the invite has expired; ask for a new one"}
+		return &bus.APIError{Code: 410, Reason: "invite_expired", Detail: "the invite has expired; ask for a new one"}
 	}
-	return invite, nil
+	return nil
+}
+
+// join asks the daemon to join, and shows that it takes time.
+func (c *call) join(ctx context.Context, n *conn, req bus.MeshJoin) (out bus.MeshJoined, err error) {
+	err = c.meter("joining").during(ctx, nil, func(ctx context.Context) error { return n.daemon(ctx, bus.OpMeshJoin, req, &out) })
+	return out, err
 }

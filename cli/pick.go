@@ -33,7 +33,11 @@ func (c *call) inSession() bool {
 // mesh decides which mesh a verb is about: --mesh, else the session's, else the only one, else the one picked from a list on a terminal. interactive is
 // false where stdin is used otherwise.
 func (c *call) mesh(ctx context.Context, interactive bool) (string, error) {
-	slug := c.cmd.String("mesh")
+	return c.meshNamed(c.cmd.String("mesh"), interactive)
+}
+
+// meshNamed is mesh where slug was named, in whatever way.
+func (c *call) meshNamed(slug string, interactive bool) (string, error) {
 	if slug == "" && c.inSession() {
 		slug = c.getenv(feed.EnvMesh)
 	}

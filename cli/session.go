@@ -29,7 +29,7 @@ const (
 const endLimit = 2 * time.Second
 
 func sessionVerb() verb {
-	return verb{name: "session", short: "programs that are on the mesh under a name of their own", subs: []verb{sessionRunVerb(), sessionListVerb()}}
+	return verb{name: "session", short: "programs that are on the mesh under a name of their own", subs: []verb{sessionRunVerb(), sessionListVerb(), sessionRevokeVerb()}}
 }
 
 func sessionRunVerb() verb {
@@ -139,12 +139,16 @@ func sessionEnviron(environ []string, me bus.SessionInfo) []string {
 	var out []string
 	for _, kv := range environ {
 		switch name, _, _ := strings.Cut(kv, "="); name {
-		case feed.EnvSession, feed.EnvTokenFile, feed.EnvToken, feed.EnvMesh, feed.EnvName:
+		case feed.EnvSession, feed.EnvTokenFile, feed.EnvToken, feed.EnvMesh, feed.EnvName, feed.EnvRole:
 		default:
 			out = append(out, kv)
 		}
 	}
-	return append(out, feed.EnvSession+"="+me.ID, feed.EnvMesh+"="+me.Mesh, feed.EnvName+"="+me.Name, feed.EnvTokenFile+"="+me.TokenFile)
+	out = append(out, feed.EnvSession+"="+me.ID, feed.EnvMesh+"="+me.Mesh, feed.EnvName+"="+me.Name, feed.EnvTokenFile+"="+me.TokenFile)
+	if me.Role != "" {
+		out = append(out, feed.EnvRole+"="+me.Role)
+	}
+	return out
 }
 
 // runChild runs cmd to its end and passes on every signal that it would not get by itself.
@@ -189,60 +193,4 @@ func (c *call) endSession(id string) {
 	}
 	defer n.Close()
 	_ = n.daemon(ctx, bus.OpSessionEnd, bus.SessionID{ID: id}, nil)
-}
-
-func sessionListVerb() verb {
-	return verb{
-		name: "list", aliases: []string{"ls"}, args: "", short: "list the sessions of this machine",
-		examples: []string{"claudemesh session list --json"},
-		run: func(ctx context.Context, c *call) error {
-			if err := c.want(0, 0, "claudemesh session list"); err != nil {
-				return err
-			}
-			n, err := c.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer n.Close()
-			var list bus.SessionList
-			if err := n.daemon(ctx, bus.OpSessionList, nil, &list); err != nil {
-				return err
-			}
-			rows := []bus.SessionInfo{}
-			for _, s := range list.Sessions {
-				if m := c.cmd.String("mesh"); m == "" || m == s.Mesh {
-					rows = append(rows, s)
-				}
-			}
-			return c.ui.result(rows, func() error {
-				if len(rows) == 0 {
-					return c.ui.print("no sessions")
-				}
-				for _, s := range rows {
-					link := s.Link
-					if s.LinkError != "" {
-						link += " (" + cleanLine(s.LinkError) + ")"
-					}
-					if err := c.ui.print("%s", c.sessionLine(s, link)); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		},
-	}
-}
-
-func (c *call) sessionLine(s bus.SessionInfo, link string) string {
-	line := fmt.Sprintf("%s  on %s  pid %d  %s…  link %s  %d unread  %s", c.ui.paint(bold, cleanLine(s.Name)), s.Mesh, s.PID, short(s.Pubkey), link, s.Unread, cleanLine(s.Cwd))
-	if may := allowedText(s.Caps); may != "" {
-		line += "\n    " + may
-		switch s.CapsHeld {
-		case bus.CapsHeldHere:
-			line += "  (only this machine holds it to that: its broker knows no limits of sessions)"
-		case bus.CapsUnknown:
-			line += "  (this machine holds it to that; its broker has not been reached yet)"
-		}
-	}
-	return line
 }

@@ -8,6 +8,7 @@ import (
 
 	urfave "github.com/urfave/cli/v3"
 
+	"claudemesh/cli/claudeconf"
 	"claudemesh/mcp/skilltext"
 	"claudemesh/wire"
 )
@@ -83,5 +84,24 @@ func TestASkillIsReadAsItIsWritten(t *testing.T) {
 				t.Errorf("%+v\n%s", got, text)
 			}
 		})
+	}
+}
+
+// A rule for a command that does not exist would be one that the user grants for nothing.
+func TestPermissionRulesNameCommandsThatExist(t *testing.T) {
+	e := hostEnv(nil)
+	e.stdout, e.stderr = &bytes.Buffer{}, &bytes.Buffer{}
+	for _, rule := range claudeconf.Rules() {
+		words, ok := strings.CutPrefix(rule, "Bash(claudemesh ")
+		if words, ok = strings.CutSuffix(words, ":*)"); !ok {
+			t.Errorf("%s is not of the form Bash(claudemesh VERB:*)", rule)
+		}
+		at := (&app{env: e}).root()
+		for _, word := range strings.Fields(words) {
+			if at = at.Command(word); at == nil {
+				t.Errorf("%s: there is no such command", rule)
+				break
+			}
+		}
 	}
 }

@@ -70,6 +70,9 @@ func (c *call) spawn(ctx context.Context, dir string, o spawnOptions) (started b
 	if st, err := os.Stat(failed); err == nil && !o.force && c.clock.Since(st.ModTime()) < failureLife {
 		return false, &startError{reason: fmt.Sprintf("a start failed less than %d s ago, so it is not tried again yet", failureLife/time.Second), log: filepath.Join(dir, logFile)}
 	}
+	if len(o.args) == 0 && c.startService(ctx, dir) {
+		return true, nil
+	}
 	if err := c.launch(ctx, dir, o.args); err != nil {
 		var e *startError
 		if errors.As(err, &e) {

@@ -170,6 +170,7 @@ func (m *meshRun) address(ctx context.Context, t mesh.Target, self string, row *
 	case err == nil:
 		row.TargetSpec = peer.Key
 		reply.RecipientKey, reply.RecipientName, reply.Online = peer.Key, peer.Name, "unknown"
+		reply.Warning = m.chosen(ctx, t, peer)
 		if m.online() {
 			reply.Online = "no"
 			if peer.Online {

@@ -265,7 +265,7 @@ func ladderRows(waiting []inbox.Waiting) []wake.Row {
 func (c *climber) items(waiting []inbox.Waiting) []bus.InboxItem {
 	out := make([]bus.InboxItem, 0, len(waiting))
 	for _, w := range waiting {
-		item := inboxItem(inbox.Item{Message: w.Message, State: stateOf(w.Message)}, c.m.addressee(w.Message))
+		item := c.m.item(c.m.ctx, inbox.Item{Message: w.Message, State: stateOf(w.Message)})
 		item.Repeat = w.Tries > 0
 		out = append(out, item)
 	}

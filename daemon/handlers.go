@@ -80,6 +80,8 @@ func (d *Daemon) serve() error {
 		{bus.OpOutboxGet, d.getOutbox},
 		{bus.OpOutboxRequeue, userOnly(d.requeue)},
 		{bus.OpTrace, d.trace},
+		{bus.OpTrust, d.askTrust},
+		{bus.OpTrustConfirm, userOnly(d.confirmTrust)},
 		{bus.OpTap, userOnly(d.tap)},
 		{bus.OpVaultSet, d.vaultSet},
 		{bus.OpVaultGet, d.vaultGet},

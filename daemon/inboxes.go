@@ -82,11 +82,11 @@ func (d *Daemon) see(ctx context.Context, c *bus.Call, items []bus.InboxItem, vi
 func (d *Daemon) items(rows []inbox.Item) []bus.InboxItem {
 	out := make([]bus.InboxItem, 0, len(rows))
 	for _, row := range rows {
-		to := ""
 		if m, err := d.mesh(row.Mesh); err == nil {
-			to = m.addressee(row.Message)
+			out = append(out, m.item(d.ctx, row))
+			continue
 		}
-		out = append(out, inboxItem(row, to))
+		out = append(out, inboxItem(row, ""))
 	}
 	return out
 }

@@ -99,7 +99,7 @@ func still(t *testing.T) *meshRun {
 	}
 	m.ctx, m.cancel = context.WithCancel(t.Context())
 	m.links = bridge.NewMesh(bridge.MeshConfig{Slug: "team", Member: id, Handler: nobody{}})
-	m.roster = newRoster(m)
+	m.roster, m.trust = newRoster(m), newTrust(m)
 	return m
 }
 

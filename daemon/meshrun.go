@@ -28,6 +28,7 @@ type meshRun struct {
 	wake   chan struct{} // capacity 1: something may be due
 	late   surfacedQueue // surfaced reports that wait for the link
 	offers *services
+	trust  *trust
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -58,7 +59,7 @@ func (d *Daemon) attach(j mesh.Joined) error {
 		return fmt.Errorf("slug %q cannot be a subject token", j.Slug)
 	}
 	m := &meshRun{d: d, joined: j, member: member, wake: make(chan struct{}, 1), rng: newRand(d.opt.Rand), said: map[string]*said{}}
-	m.roster, m.topics, m.offers = newRoster(m), newTopics(m), newServices(m)
+	m.roster, m.topics, m.offers, m.trust = newRoster(m), newTopics(m), newServices(m), newTrust(m)
 	m.ctx, m.cancel = context.WithCancel(d.ctx)
 	host, _ := os.Hostname()
 	cwd, _ := os.Getwd()

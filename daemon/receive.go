@@ -113,7 +113,8 @@ func inGroup(s session.Session, group string) bool {
 // announce publishes a stored message: to each session concerned on its own subject, and once on the subject of its kind for taps and the user's inbox.
 func (m *meshRun) announce(msg inbox.Message, sessions []string) {
 	slug := m.joined.Slug
-	item := inboxItem(inbox.Item{Message: msg, State: stateOf(msg)}, m.addressee(msg))
+	m.sender(m.ctx, msg, true)
+	item := m.item(m.ctx, inbox.Item{Message: msg, State: stateOf(msg)})
 	for _, id := range sessions {
 		m.d.journal.Publish(bus.SessionMsgSubject(slug, id), item)
 	}

@@ -76,6 +76,22 @@ func (r *roster) list(ctx context.Context) error {
 	return err
 }
 
+// others counts the sessions of the last list but the one with that key; nil when the broker has not been heard since the link opened.
+func (r *roster) others(key string) *int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.listed {
+		return nil
+	}
+	n := 0
+	for _, p := range r.live {
+		if p.Pubkey != key && p.PeerRole != wire.RoleControlPlane {
+			n++
+		}
+	}
+	return &n
+}
+
 func (r *roster) departed() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -244,6 +260,23 @@ func (r *roster) met(key string) bool {
 	defer r.mu.Unlock()
 	return slices.ContainsFunc(r.live, func(p wire.Peer) bool { return p.Pubkey == key || p.MemberPubkey == key }) ||
 		slices.ContainsFunc(r.known, func(p session.Peer) bool { return p.Key == key || p.MemberKey == key })
+}
+
+// namesOf are the names that a member and its sessions go by.
+func (r *roster) namesOf(member string) (names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.live {
+		if p.MemberPubkey == member {
+			names = append(names, p.DisplayName)
+		}
+	}
+	for _, p := range r.known {
+		if p.MemberKey == member {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // memberOf is the member key behind a key, "" when it is not known.

@@ -109,7 +109,10 @@ func (d *Daemon) beginSession(ctx context.Context, actor string, req bus.Session
 	}
 	d.opt.Log.Info("session_registered", "session", s.ID, "mesh", s.Mesh, "name", s.Name, "pid", s.PID)
 	info = d.sessionInfo(s)
-	info.TokenFile = path
+	info.TokenFile, info.KnownPeers = path, m.roster.others(s.PublicKey)
+	if n, err := d.inbox.CountUnread(ctx, s.ID, s.Mesh); err == nil {
+		info.Unread = int(n)
+	}
 	return info, nil
 }
 

@@ -47,6 +47,8 @@ func runChild(text string) int {
 		cancel()
 	}()
 	o := daemon.Options{
+		// Tests and figures send thousands of messages from one session to one peer.
+		PairRate: -1, PairReplies: -1,
 		Dir: j.Dir, ConfigDir: j.ConfigDir, DisplayName: j.DisplayName, NoTCP: true, Version: "0.0.0-test",
 		Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 	}

@@ -38,6 +38,9 @@ func WithDial(dial func(ctx context.Context, network, addr string) (net.Conn, er
 	return func(o *daemon.Options) { o.Dial = dial }
 }
 
+// WithGuard keeps the limits that a real daemon has on what one session sends to one peer.
+func WithGuard() Option { return func(o *daemon.Options) { o.PairRate, o.PairReplies = 0, 0 } }
+
 // Machine is one user's HOME with a daemon that runs in this process.
 type Machine struct {
 	T    testing.TB
@@ -55,6 +58,8 @@ func NewMachine(t testing.TB, options ...Option) *Machine {
 	t.Helper()
 	m := &Machine{T: t, Home: TempDir(t), Log: &Log{}}
 	m.opt = daemon.Options{
+		// Tests and figures send thousands of messages from one session to one peer.
+		PairRate: -1, PairReplies: -1,
 		Dir: filepath.Join(m.Home, ".claudemesh", "daemon"), ConfigDir: filepath.Join(m.Home, ".claudemesh"), Version: "0.0.0-test",
 		Log: slog.New(slog.NewJSONHandler(m.Log, nil)), DisplayName: "user",
 	}

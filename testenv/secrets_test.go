@@ -106,6 +106,8 @@ func TestNoSecretIsShown(t *testing.T) {
 		bus.OpOutboxRequeue: {bus.Requeue{ID: sent.ClientMessageID}}, bus.OpTap: {bus.TapRequest{}}, bus.OpSessionEnd: {bus.SessionID{ID: "carol"}, bus.SessionID{}},
 	}
 	asked[bus.OpTrace] = []any{bus.TraceQuery{ID: sent.ClientMessageID}, bus.TraceQuery{ID: got.ID}, bus.TraceQuery{}}
+	asked[bus.OpTrust] = []any{bus.TrustQuery{Mesh: team, Members: []bus.TrustRef{{MemberKey: far.MemberKey(team), Names: []string{"far"}}}}, bus.TrustQuery{}}
+	asked[bus.OpTrustConfirm] = []any{bus.TrustConfirm{Mesh: team, TrustRef: bus.TrustRef{MemberKey: far.MemberKey(team)}}, bus.TrustConfirm{Mesh: team}}
 	asked[bus.OpVaultSet] = []any{
 		bus.VaultSet{Mesh: team, Key: "K", Value: []byte(vaultSecret), Type: "env"},
 		bus.VaultSet{Mesh: team, Key: "K", Value: []byte(vaultSecret), Type: "x"},

@@ -33,15 +33,22 @@ func (s Setup) Install(ctx context.Context, w Want, skill []byte) ([]Change, err
 		return nil, err
 	}
 	defer release()
+	done := map[string]string{} // what an attempt did that had to be begun anew
 	for n := 0; ; n++ {
-		changes, err := s.install(w, skill)
-		if !errors.Is(err, errMoved) || n == attempts {
-			return changes, err
+		changes, err := s.install(w, skill, done)
+		if errors.Is(err, errMoved) && n < attempts {
+			continue
 		}
+		for i, c := range changes {
+			if before := done[c.Item]; before != "" && c.Action == Unchanged {
+				changes[i].Action = before
+			}
+		}
+		return changes, err
 	}
 }
 
-func (s Setup) install(w Want, skill []byte) ([]Change, error) {
+func (s Setup) install(w Want, skill []byte, done map[string]string) ([]Change, error) {
 	l, err := s.readLedger()
 	if err != nil {
 		return nil, err
@@ -75,6 +82,11 @@ func (s Setup) install(w Want, skill []byte) ([]Change, error) {
 	for _, p := range []*plan{config, settings} {
 		if err := s.write(l, p); err != nil {
 			return nil, err
+		}
+		for _, c := range changes {
+			if c.Path == p.path && c.Action != Unchanged && c.Action != Kept {
+				done[c.Item] = c.Action
+			}
 		}
 	}
 	if w.Skill {
@@ -112,7 +124,8 @@ func (s Setup) plan(l *ledger, path string, apply func(*document, *marks) ([]Cha
 		changes[i].Path = path
 	}
 	p.rec.tidy()
-	p.new, p.rec.Wrote = d.text, sum(d.text)
+	p.new = d.bytes()
+	p.rec.Wrote = sum(p.new)
 	if !slices.ContainsFunc(changes, func(c Change) bool { return c.Action == Added || c.Action == Updated }) {
 		p.new = nil
 	}

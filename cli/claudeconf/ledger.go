@@ -138,7 +138,7 @@ func (r record) baseline(text []byte, absent bool) (original []byte, wasAbsent b
 	if _, err := strip(d, &r.marks); err != nil {
 		return nil, false, false, err
 	}
-	return d.text, false, false, nil
+	return d.bytes(), false, false, nil
 }
 
 func (m *marks) tidy() {

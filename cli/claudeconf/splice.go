@@ -25,16 +25,23 @@ var (
 
 // document is the text of a JSON object. Each change parses anew, so that positions are never stale.
 type document struct {
+	mark []byte // the byte order mark in front, if there is one
 	text []byte
 	root hujson.Value
 }
 
+// bytes is the whole file.
+func (d *document) bytes() []byte { return slices.Concat(d.mark, d.text) }
+
 // parseDocument reads text. Comments and trailing commas are let stand; an empty text is an empty object.
 func parseDocument(text []byte) (*document, error) {
+	d := &document{}
+	if bom := []byte("\ufeff"); bytes.HasPrefix(text, bom) {
+		d.mark, text = bom, text[len(bom):]
+	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		text = []byte("{}\n")
 	}
-	d := &document{}
 	return d, d.set(text)
 }
 

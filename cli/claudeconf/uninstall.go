@@ -108,7 +108,7 @@ func (s Setup) undo(l *ledger, path string) ([]Change, error) {
 	if !known {
 		note = strings.Join(removed, ", ")
 	}
-	return []Change{{Item: filepath.Base(path), Action: Removed, Path: path, Note: note}}, s.swap(path, text, d.text, false)
+	return []Change{{Item: filepath.Base(path), Action: Removed, Path: path, Note: note}}, s.swap(path, text, d.bytes(), false)
 }
 
 // swap replaces old by text, or removes the file.

@@ -102,6 +102,10 @@ func (l launchd) start(ctx context.Context, run Runner, file string) error {
 	if _, err := run(ctx, "launchctl", "enable", l.domain+"/"+label); err != nil {
 		return err
 	}
+	if l.active(ctx, run) { // loaded, and its program has ended
+		_, err := run(ctx, "launchctl", "kickstart", l.domain+"/"+label)
+		return err
+	}
 	_, err := run(ctx, "launchctl", "bootstrap", l.domain, file)
 	return err
 }

@@ -145,6 +145,19 @@ func (m *Manager) Remove(ctx context.Context) (outcome string, err error) {
 	return Removed, err
 }
 
+// Start starts the service if it is installed exactly as s says, and reports whether it did. One that is another daemon's (another directory, another
+// program) is left alone.
+func (m *Manager) Start(ctx context.Context, s Spec) (bool, error) {
+	text, err := os.ReadFile(m.File)
+	if err != nil || !bytes.Equal(text, m.kind.render(s)) {
+		return false, nil
+	}
+	if err := m.kind.answers(ctx, m.run); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrNoManager, err)
+	}
+	return true, m.kind.start(ctx, m.run, m.File)
+}
+
 // Installed reports whether the service's file is there.
 func (m *Manager) Installed() bool {
 	_, err := os.Lstat(m.File)

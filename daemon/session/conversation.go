@@ -39,6 +39,7 @@ func takeUp(tx *groupcommit.Tx, r *Registration) (conversation, error) {
 		r.Conversation, r.Continue = "", false // whoever may take nobody's key takes up nobody's conversation
 	}
 	switch {
+	case r.OwnKey: // nothing of what others left: neither the key nor the groups
 	case r.Conversation != "":
 		_, err = tx.One(selectConversation, []any{r.Mesh, r.Conversation}, columns...)
 	case r.Continue:

@@ -180,3 +180,23 @@ func TestOldConversationsAreForgotten(t *testing.T) {
 		}
 	}
 }
+
+func TestASessionWithAKeyOfItsOwnTakesNothingFromAConversation(t *testing.T) {
+	s, clock := openTest(t)
+	r := talking("", "bob", talk1, 1)
+	r.Role, r.Groups = "lead", []string{"dev"}
+	first := register(t, s, r)
+	end(t, s, first.ID)
+	clock.Advance(time.Second)
+	for i, r := range []Registration{talking("", "child", talk1, 2), {Mesh: "team", Name: "child", Cwd: "/src", Continue: true, TokenHash: [32]byte{3}}} {
+		r.OwnKey = true
+		got := register(t, s, r)
+		if got.PublicKey == first.PublicKey || got.Role != "" || len(got.Groups) != 0 {
+			t.Errorf("%d: %+v", i, got)
+		}
+		end(t, s, got.ID)
+	}
+	if got := register(t, s, talking("", "bob", talk1, 4)); got.PublicKey != first.PublicKey {
+		t.Error("the conversation has lost its key")
+	}
+}

@@ -11,7 +11,7 @@ import (
 // means every name that ends in @X.
 func (s *Store) RenameMesh(ctx context.Context, from, to string) error {
 	err := s.db.Write(ctx, func(tx *groupcommit.Tx) error {
-		for _, table := range []string{"sessions", "identities", "conversations", "peers"} {
+		for _, table := range []string{"sessions", "identities", "conversations", "peers", "known_names", "verified_members"} {
 			if _, err := tx.Exec(`UPDATE `+table+` SET mesh = ?1 WHERE mesh = ?2 OR instr(mesh, '@') > 0 AND '*' || substr(mesh, instr(mesh, '@')) = ?2`, to, from); err != nil {
 				return err
 			}

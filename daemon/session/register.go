@@ -80,6 +80,9 @@ func (s *Store) register(tx *groupcommit.Tx, r Registration) (registered Session
 		RegisteredAt: fromMillis(now), LastSeenAt: fromMillis(now),
 		MessageMode: r.MessageMode, Nudge: r.Nudge, Conversation: r.Conversation,
 	}
+	if r.OwnKey {
+		return registered, replaced, nil // the conversation stays whose it was
+	}
 	return registered, replaced, s.keep(tx, registered)
 }
 

@@ -61,7 +61,22 @@ CREATE TABLE conversations(
 CREATE INDEX conversations_age ON conversations(mesh, used_at);
 CREATE INDEX conversations_cwd ON conversations(mesh, cwd, used_at);`, `
 ALTER TABLE sessions ADD COLUMN parent TEXT NOT NULL DEFAULT '';
-CREATE INDEX sessions_parent ON sessions(parent) WHERE ended_at IS NULL AND parent <> '';`}
+CREATE INDEX sessions_parent ON sessions(parent) WHERE ended_at IS NULL AND parent <> '';`, `
+CREATE TABLE known_names(
+  mesh          TEXT NOT NULL,
+  name          TEXT NOT NULL,
+  member_key    TEXT NOT NULL,
+  first_seen_at INTEGER NOT NULL,
+  last_seen_at  INTEGER NOT NULL,
+  accepted      INTEGER NOT NULL,
+  PRIMARY KEY(mesh, name, member_key)
+) WITHOUT ROWID;
+CREATE TABLE verified_members(
+  mesh        TEXT NOT NULL,
+  member_key  TEXT NOT NULL,
+  verified_at INTEGER NOT NULL,
+  PRIMARY KEY(mesh, member_key)
+) WITHOUT ROWID;`}
 
 const columns = `id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role, "groups", caps, only_mesh,
  registered_at, last_seen_at, coalesce(ended_at, 0), presence, parent, wake, message_mode, nudge, conversation`

@@ -19,6 +19,7 @@ const (
 	EnvToken     = "CLAUDEMESH_IPC_TOKEN" // the token itself; for tests, since process listings show environments
 	EnvMesh      = "CLAUDEMESH_MESH"
 	EnvName      = "CLAUDEMESH_DISPLAY_NAME"
+	EnvRole      = "CLAUDEMESH_ROLE" // absent when the session has none
 )
 
 // Credential is who a client of the bus is, and the proof.
