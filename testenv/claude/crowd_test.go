@@ -25,7 +25,7 @@ import (
 )
 
 // inFlight is how many messages of the crowd are on their way at once. It is no limit of the product: it keeps the figures about messages and not about a queue.
-const inFlight = 1000
+const inFlight = 250
 
 // member is one of many sessions: the real shim, and at its other end what a client does with a channel message: it puts it into the transcript.
 type member struct {

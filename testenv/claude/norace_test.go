@@ -4,5 +4,5 @@ package claude_test
 
 const (
 	crowdSessions = 50
-	crowdMessages = 3_000
+	crowdMessages = 10_000
 )
