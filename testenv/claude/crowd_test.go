@@ -44,7 +44,11 @@ func TestEveryMessageOfACrowdSurfacesOnceAndInTheRightSession(t *testing.T) {
 	for i := range crowd {
 		crowd[i] = newMember(t, m, slug, fmt.Sprintf("s%02d", i))
 	}
-	sent, times := talk(t, m, slug, crowd)
+	total := crowdMessages
+	if os.Getenv("CLAUDEMESH_TEST_LONG") != "" {
+		total = crowdLong
+	}
+	sent, times := talk(t, m, slug, crowd, total)
 	for i, c := range crowd {
 		c.mu.Lock()
 		for text, n := range c.shown {
@@ -65,8 +69,8 @@ func TestEveryMessageOfACrowdSurfacesOnceAndInTheRightSession(t *testing.T) {
 		times[len(times)/2].Round(time.Millisecond), times[len(times)*99/100].Round(time.Millisecond), times[len(times)-1].Round(time.Millisecond))
 }
 
-// talk lets everybody write to everybody in turn, until crowdMessages have been sent and surfaced. It returns for whom each text was, and how long each took.
-func talk(t *testing.T, m *testenv.Machine, slug string, crowd []*member) (sent map[string]int, times []time.Duration) {
+// talk lets everybody write to everybody in turn, until total have been sent and surfaced. It returns for whom each text was, and how long each took.
+func talk(t *testing.T, m *testenv.Machine, slug string, crowd []*member, total int) (sent map[string]int, times []time.Duration) {
 	t.Helper()
 	sent = map[string]int{}
 	var mu sync.Mutex
@@ -85,7 +89,7 @@ func talk(t *testing.T, m *testenv.Machine, slug string, crowd []*member) (sent 
 		}
 		over[r.ClientMessageID] = time.Now()
 		<-free
-		if len(over) == crowdMessages {
+		if len(over) == total {
 			close(done)
 		}
 	})
@@ -97,7 +101,7 @@ func talk(t *testing.T, m *testenv.Machine, slug string, crowd []*member) (sent 
 	for i, from := range crowd {
 		senders.Go(func() {
 			// The n-th message of everybody goes to the n-th neighbour, so that no pair has more than its share at once.
-			for n := i; n < crowdMessages; n += len(crowd) {
+			for n := i; n < total; n += len(crowd) {
 				to := (i + 1 + n/len(crowd)%(len(crowd)-1)) % len(crowd)
 				text := fmt.Sprintf("message-%05d", n)
 				select {
@@ -120,7 +124,7 @@ func talk(t *testing.T, m *testenv.Machine, slug string, crowd []*member) (sent 
 	select {
 	case <-done:
 	case <-time.After(testenv.Patience):
-		t.Errorf("%d of %d messages have surfaced", len(over), crowdMessages)
+		t.Errorf("%d of %d messages have surfaced", len(over), total)
 	}
 	mu.Lock()
 	defer mu.Unlock()

@@ -4,5 +4,6 @@ package claude_test
 
 const (
 	crowdSessions = 50
-	crowdMessages = 10_000
+	crowdMessages = 1_000
+	crowdLong     = 10_000 // of CLAUDEMESH_TEST_LONG: minutes on a small machine
 )

@@ -5,5 +5,6 @@ package claude_test
 // The race detector makes everything about ten times as slow.
 const (
 	crowdSessions = 10
-	crowdMessages = 400
+	crowdMessages = 300
+	crowdLong     = 2_000
 )

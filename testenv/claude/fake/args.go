@@ -3,7 +3,6 @@
 package fake
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -22,6 +21,11 @@ type args struct {
 	appendSystem    string
 	version         bool
 }
+
+// refusal is what the client says when it does not start, in the real one's words: launchers and people look for them.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
 
 // parseArgs reads the flags of the real client that claudemesh or a test gives it; a flag that it does not know is an error there, too.
 func parseArgs(argv []string) (a args, err error) {
@@ -73,7 +77,7 @@ func parseArgs(argv []string) (a args, err error) {
 	}
 	if a.session != "" {
 		if _, err := uuid.Parse(a.session); err != nil {
-			return a, errors.New("error: invalid session ID, must be a valid UUID")
+			return a, refusal("Error: Invalid session ID. Must be a valid UUID.")
 		}
 	}
 	return a, nil

@@ -118,13 +118,13 @@ func run(a args) (int, error) {
 func conversation(home, cwd string, a args) (id, source string, history []message, err error) {
 	if a.cont {
 		if a.resume = lastSession(home, cwd); a.resume == "" {
-			return "", "", nil, fmt.Errorf("No conversation found to continue")
+			return "", "", nil, refusal("No conversation found to continue")
 		}
 	}
 	if a.resume != "" {
 		history, err := newTranscript(home, cwd, a.resume).history()
 		if err != nil {
-			return "", "", nil, fmt.Errorf("No conversation found with session ID: %s", a.resume)
+			return "", "", nil, refusal("No conversation found with session ID: " + a.resume)
 		}
 		return a.resume, "resume", history, nil
 	}
@@ -132,7 +132,7 @@ func conversation(home, cwd string, a args) (id, source string, history []messag
 		return uuid.NewString(), "startup", nil, nil
 	}
 	if newTranscript(home, cwd, a.session).known() {
-		return "", "", nil, fmt.Errorf("Error: Session ID %s is already in use.", a.session)
+		return "", "", nil, refusal("Error: Session ID " + a.session + " is already in use.")
 	}
 	return a.session, "startup", nil, nil
 }

@@ -52,10 +52,10 @@ func inlineOrFile(what, value string, v any) error {
 	}
 	b, err := os.ReadFile(value)
 	if err != nil {
-		return fmt.Errorf("Error: %s file not found: %s", what, value)
+		return refusal("Error: " + what + " file not found: " + value)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("Error: %s file is not JSON: %w", what, err)
+		return refusal("Error: " + what + " file is not JSON: " + err.Error())
 	}
 	return nil
 }
