@@ -141,7 +141,7 @@ func (c *call) clientPID() int {
 }
 
 // framed finds the ids of messages in a prompt: when a message starts a turn, the client shows the hook what it shows the model.
-var framed = regexp.MustCompile(`<(?:mesh-message|channel)\b[^>]*?\b(?:message_)?id="([A-Za-z0-9_.:-]{8,512})"`)
+var framed = regexp.MustCompile(`<(?:mesh-message|channel)\b[^>]*?\b(?:message_)?id="([A-Za-z0-9_.:-]+)"`)
 
 // byMachine reports whether a prompt is one that the client made of something that arrived: a hook that woke it, a channel, its inbox socket.
 func byMachine(prompt string) bool {
