@@ -36,6 +36,9 @@ var mayImport = map[string][]string{
 	"testenv/faultproxy": {"wire", "mesh"},
 	"testenv/crowd":      {"wire", "mesh"},
 	"testenv/bench":      nil,
+	"testenv/claude":     nil,
+	// The scripted client knows nothing of ours: it stands for a program that does not.
+	"testenv/claude/fake": {},
 	// What a command of the product runs imports no testing package and no room but the protocol's.
 	"testenv/conformance": {"bridge", "wire", "mesh"},
 }
@@ -43,8 +46,8 @@ var mayImport = map[string][]string{
 // Packages of others that only some rooms may touch.
 var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
-	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance"},
-	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench"},
+	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake"},
+	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/claude/fake"},
 	"modernc.org/sqlite":             {"daemon/groupcommit", "broker/fts"},
 }
 

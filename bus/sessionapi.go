@@ -120,7 +120,8 @@ type Shim struct {
 // ShimState answers it. Quiet: another client holds this session (a program that this one started), and nothing is to be shown here.
 type ShimState struct {
 	SessionInfo
-	Quiet bool `json:"quiet,omitempty"`
+	Quiet  bool   `json:"quiet,omitempty"`
+	Member string `json:"member,omitempty"` // the key of the member whose session it is
 }
 
 // HookEvent is what a hook of the client has to say. Event is the client's own name of it; only those named here mean something, others are signs of life.
@@ -166,6 +167,10 @@ type HookWait struct {
 	First        bool   `json:"first,omitempty"`
 	PID          int    `json:"pid,omitempty"` // of the client, when it tells
 	Conversation string `json:"conversation,omitempty"`
+	// Event and Cwd are what the client started the hook for, and where. The client starts it beside the other hooks of the event: at SessionStart it may be
+	// the first that the daemon hears of the client, and makes it a session as they do.
+	Event string `json:"event,omitempty"`
+	Cwd   string `json:"cwd,omitempty"`
 }
 
 // Nudge is published on WakeSubject(…, RungNudge).

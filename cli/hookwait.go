@@ -35,7 +35,7 @@ when the client works, when a newer one waits, or when it belongs to no session.
 		run: func(ctx context.Context, c *call) error {
 			w := &hookWaiter{call: c, id: uuid.NewString()}
 			if in, err := c.hookInput(); err == nil {
-				w.conversation = in.SessionID
+				w.start = in
 			}
 			text, err := w.wait(ctx)
 			if err != nil && c.getenv(envHookLog) == "1" {
@@ -55,9 +55,9 @@ when the client works, when a newer one waits, or when it belongs to no session.
 // hookWaiter waits for one client.
 type hookWaiter struct {
 	*call
-	id           string
-	conversation string
-	known        bool // the daemon has named the session
+	id    string
+	start hookInputJSON // what the client started it for
+	known bool          // the daemon has named the session
 }
 
 var errWaitEnds = errors.New("the wait is over")
@@ -96,7 +96,7 @@ func (w *hookWaiter) listen(ctx context.Context, lost *time.Time) (string, error
 	defer n.Close()
 	gone := n.Conn().StatusChanged(nats.CLOSED, nats.DISCONNECTED, nats.RECONNECTING)
 	poked := make(chan struct{}, 1)
-	req := bus.HookWait{Waiter: w.id, First: true, PID: w.clientPID(), Conversation: w.conversation}
+	req := bus.HookWait{Waiter: w.id, First: true, PID: w.clientPID(), Conversation: w.start.SessionID, Event: w.start.Event, Cwd: w.start.Cwd}
 	listening := false
 	for {
 		reply := bus.HookReply{}

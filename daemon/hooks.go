@@ -255,7 +255,7 @@ func (d *Daemon) hookWait(ctx context.Context, c *bus.Call) (any, error) {
 	if req.Waiter == "" || len(req.Waiter) > wire.MaxIDBytes {
 		return nil, &bus.APIError{Code: 400, Reason: "bad_waiter", Detail: "a hook that waits names itself"}
 	}
-	s, _, err := d.hookSession(ctx, c, bus.HookEvent{Conversation: req.Conversation, PID: req.PID})
+	s, _, err := d.hookSession(ctx, c, bus.HookEvent{Event: req.Event, Conversation: req.Conversation, PID: req.PID, Cwd: req.Cwd})
 	if err != nil || s.ID == "" {
 		return bus.HookReply{Over: true}, err
 	}

@@ -239,6 +239,25 @@ func TestAStatusByHandIsNotLiftedByHooks(t *testing.T) {
 	}
 }
 
+// A client starts the hooks of an event all at once: the one that waits may be the first to be heard.
+func TestAWaitingHookThatIsHeardFirstMakesTheClientASession(t *testing.T) {
+	d, _ := running(t)
+	req := bus.HookWait{Waiter: "w1", First: true, PID: os.Getpid(), Conversation: "c1", Event: "SessionStart", Cwd: "/src/app"}
+	reply, err := ask[bus.HookReply](t, d.hookWait, bus.User, "", "", req)
+	must(t, err)
+	if reply.Over || reply.Name != "app" {
+		t.Fatalf("it is told %+v", reply)
+	}
+	hook, err := ask[bus.HookReply](t, d.hook, bus.User, "", "", bus.HookEvent{Event: "SessionStart", PID: os.Getpid(), Conversation: "c1"})
+	must(t, err)
+	if hook.Session != reply.Session {
+		t.Errorf("the other hook is of session %q, want %q", hook.Session, reply.Session)
+	}
+	if !d.ladder.of(reply.Session).info().Waiting {
+		t.Error("nobody waits")
+	}
+}
+
 func TestAClientThatNobodyLaunchedBecomesASession(t *testing.T) {
 	d, _ := running(t)
 	req := bus.SessionAttach{PID: os.Getpid(), Cwd: "/src/My App!", Conversation: "c1"}

@@ -157,12 +157,8 @@ func (m *meshRun) addressee(msg inbox.Message) string {
 		}
 		return "*"
 	case inbox.ToSession:
-		if live, err := m.sessions(m.ctx); err == nil {
-			for _, s := range live {
-				if s.PublicKey == msg.RecipientKey {
-					return s.Name
-				}
-			}
+		if s, live, err := m.d.session.ByKey(m.ctx, m.joined.Slug, msg.RecipientKey); err == nil && live {
+			return s.Name
 		}
 		if name := m.roster.name(msg.RecipientKey); name != "" {
 			return name

@@ -26,7 +26,7 @@ func (d *Daemon) shim(ctx context.Context, c *bus.Call) (any, error) {
 		return nil, &bus.APIError{Code: 404, Reason: "no_session", Detail: "this session is not registered any more"}
 	}
 	quiet := !climber.attach(ctx, req)
-	return bus.ShimState{SessionInfo: d.sessionInfo(s), Quiet: quiet}, nil
+	return bus.ShimState{SessionInfo: d.sessionInfo(s), Quiet: quiet, Member: climber.m.joined.Pubkey}, nil
 }
 
 // climberOf is the climber of the session that calls.

@@ -23,6 +23,7 @@ type flood struct {
 	more  chan struct{} // something is counted that was not
 
 	mu    sync.Mutex
+	own   string // the member whose session this is
 	peers map[string]*pour
 }
 
@@ -51,7 +52,7 @@ func (f *flood) admit(item bus.InboxItem) bool {
 			delete(f.peers, key)
 		}
 	}
-	key := peerOf(item)
+	key := f.peerOf(item)
 	p := f.peers[key]
 	if p == nil {
 		p = &pour{}
@@ -80,15 +81,23 @@ func (p *pour) forget(now time.Time) {
 	}
 }
 
-// peerOf is who poured: a member with all of its sessions.
-func peerOf(item bus.InboxItem) string {
+// peerOf is who poured: a member with all of its sessions, so that one gains nothing by starting more of them. The sessions of one's own member are peers one by
+// one: a user with many of them has them talk. mu is held.
+func (f *flood) peerOf(item bus.InboxItem) string {
 	switch {
-	case item.FromMemberKey != "":
+	case item.FromMemberKey != "" && (item.FromMemberKey != f.own || item.FromKey == ""):
 		return item.FromMemberKey
 	case item.FromKey != "":
 		return item.FromKey
 	}
 	return item.FromName
+}
+
+// isOf says whose session this is.
+func (f *flood) isOf(member string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.own = member
 }
 
 // run tells of what was counted, when it is due, until ctx ends or tell fails.

@@ -109,7 +109,7 @@ func TestFloodGate(t *testing.T) {
 		t.Errorf("due: %+v", due)
 	}
 	clock.Advance(floodWindow)
-	if f.admit(item("m", "")); len(f.peers) != 1 || len(f.peers[peerOf(item("m", ""))].shown) != 1 {
+	if f.admit(item("m", "")); len(f.peers) != 1 || len(f.peers[f.peerOf(item("m", ""))].shown) != 1 {
 		t.Error("a peer that has been calm is not forgotten")
 	}
 }

@@ -118,6 +118,7 @@ func (s *shim) introduce(ctx context.Context, client *bus.Client, actor string) 
 		s.log.Info("another client holds this session: its messages are shown there")
 	}
 	s.quiet, s.hush = me.Quiet, hushed(me)
+	s.flood.isOf(me.Member)
 	return me, nil
 }
 

@@ -55,6 +55,15 @@ func (s *Store) Get(ctx context.Context, id string) (Session, error) {
 	return first(collect(s.db.Query(ctx, selectByID, id)))
 }
 
+// ByKey finds the live session of a mesh that has this public key.
+func (s *Store) ByKey(ctx context.Context, mesh, key string) (Session, bool, error) {
+	found, err := first(collect(s.db.Query(ctx, selectByKey, mesh, key)))
+	if errors.Is(err, ErrNotFound) {
+		return Session{}, false, nil
+	}
+	return found, err == nil, err
+}
+
 // ByTokenHash finds the live session a token belongs to, given the token's SHA-256.
 func (s *Store) ByTokenHash(ctx context.Context, hash [32]byte) (Session, bool, error) {
 	found, err := first(collect(s.db.Query(ctx, selectByToken, hash[:])))
