@@ -91,7 +91,7 @@ func (a *app) root() *urfave.Command {
 			topicVerb(),
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
-			installVerb(), uninstallVerb(), statusLineVerb(),
+			installVerb(), uninstallVerb(), doctorVerb(), statusLineVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{

@@ -60,7 +60,7 @@ type hookInputJSON struct {
 }
 
 func hookEventVerb(name string, drain bool, short string) verb {
-	return verb{name: name, short: short, run: func(ctx context.Context, c *call) error {
+	return verb{name: name, short: short, examples: []string{`echo '{"hook_event_name":"Stop"}' | claudemesh hook ` + name}, run: func(ctx context.Context, c *call) error {
 		return c.hook(ctx, func(ctx context.Context) error {
 			in, err := c.hookInput()
 			if err != nil {
@@ -77,7 +77,7 @@ func hookEventVerb(name string, drain bool, short string) verb {
 
 // hookStatusVerb is a hook as the reference installs it: the status itself is the word.
 func hookStatusVerb(status string) verb {
-	return verb{name: status, short: "tell that the client is " + status, run: func(ctx context.Context, c *call) error {
+	return verb{name: status, short: "tell that the client is " + status, examples: []string{"claudemesh hook " + status}, run: func(ctx context.Context, c *call) error {
 		return c.hook(ctx, func(ctx context.Context) error {
 			in, err := c.hookInput()
 			if err != nil {
@@ -141,7 +141,7 @@ func (c *call) clientPID() int {
 }
 
 // framed finds the ids of messages in a prompt: when a message starts a turn, the client shows the hook what it shows the model.
-var framed = regexp.MustCompile(`<(?:mesh-message|channel)\b[^>]*?\b(?:message_)?id="([A-Za-z0-9_.:-]{8,512})"`)
+var framed = regexp.MustCompile(`<(?:mesh-message|channel)\b[^>]*?\b(?:message_)?id="([A-Za-z0-9_.:-]+)"`)
 
 // byMachine reports whether a prompt is one that the client made of something that arrived: a hook that woke it, a channel, its inbox socket.
 func byMachine(prompt string) bool {

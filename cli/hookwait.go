@@ -30,6 +30,8 @@ func hookWaitVerb() verb {
 		name: "wait", short: "wait for messages, and wake the client with them",
 		long: `Runs while the client is idle (as an asyncRewake hook of SessionStart and Stop). It ends with 2 and the messages on stderr when some have come, and with 0
 when the client works, when a newer one waits, or when it belongs to no session.`,
+		examples: []string{"claudemesh hook wait"},
+		fails:    []string{"2  messages have come: they are on stderr"},
 		run: func(ctx context.Context, c *call) error {
 			w := &hookWaiter{call: c, id: uuid.NewString()}
 			if in, err := c.hookInput(); err == nil {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -231,7 +232,19 @@ func (l *launch) register(ctx context.Context) (me bus.SessionInfo, err error) {
 		return me, err
 	}
 	defer n.Close()
-	return me, n.daemon(ctx, bus.OpSessionStart, l.req, &me)
+	err = n.daemon(ctx, bus.OpSessionStart, l.req, &me)
+	var refused *bus.APIError
+	var held struct {
+		Same bool `json:"same"`
+	}
+	if errors.As(err, &refused) && refused.Reason == "conversation_live" && refused.DecodeData(&held) == nil && !held.Same {
+		// Another conversation of this name has the key. This one can be gone on with all the same, under a key that peers do not know yet.
+		l.ui.warn("%s; this session gets a key of its own, and peers see it as somebody new", cleanLine(refused.Detail))
+		alone := l.req
+		alone.Conversation, alone.Continue = "", false
+		err = n.daemon(ctx, bus.OpSessionStart, alone, &me)
+	}
+	return me, err
 }
 
 // chooseMesh joins, asks, or takes what is named or the only one.

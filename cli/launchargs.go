@@ -83,7 +83,7 @@ func (l *launch) clientArgs() ([]string, error) {
 		}
 		args = append(args, "--settings="+settings)
 	}
-	args = append(args, "--dangerously-load-development-channels", "server:"+claudeconf.ServerName())
+	args = append(args, "--dangerously-load-development-channels", "server:"+claudeconf.ServerName)
 	if l.newID != "" {
 		args = append(args, "--session-id", l.newID)
 	}

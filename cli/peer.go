@@ -16,7 +16,7 @@ import (
 // peerFields are what --json=FIELDS may select: the keys of a row as the broker sends them, what the daemon adds, and "name".
 var peerFields = []string{
 	"name", "pubkey", "memberPubkey", "displayName", "status", "summary", "groups", "sessionId", "connectedAt", "cwd", "hostname", "peerType", "channel", "model",
-	"stats", "visible", "profile", "peerRole", "role", "allowed_caps", "mesh", "isSelf", "isThisSession",
+	"stats", "visible", "profile", "peerRole", "role", "allowed_caps", "mesh", "isSelf", "isThisSession", "wake",
 }
 
 // rolePlane marks the rows of daemons' own connections: nobody who could be written to sits there that is not listed otherwise.
@@ -193,6 +193,9 @@ func (c *call) peerLine(p peerRow) string {
 	}
 	if p.Cwd != "" {
 		line += "\n      cwd: " + cleanLine(p.Cwd)
+	}
+	if p.Wake != nil {
+		line += "\n      " + wakeText(*p.Wake)
 	}
 	return line
 }

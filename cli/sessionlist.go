@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"claudemesh/bus"
 	"claudemesh/wire"
@@ -71,10 +70,7 @@ func (c *call) sessionLine(s bus.SessionInfo) string {
 		add("messages", s.MessageMode)
 	}
 	if s.Wake != nil {
-		add("woken by", s.Wake.Rung)
-		if s.Wake.DeafSince != 0 {
-			add("deaf since", time.UnixMilli(s.Wake.DeafSince).Format(time.DateTime))
-		}
+		more = append(more, wakeText(*s.Wake))
 	}
 	if s.Conversation != s.ID {
 		add("conversation", s.Conversation)

@@ -133,7 +133,7 @@ func (d *Daemon) register(ctx context.Context, r session.Registration) (session.
 		h := held.Holder
 		return s, nil, &bus.APIError{
 			Code: 409, Reason: "conversation_live", Detail: fmt.Sprintf("that conversation's key is in use: session %s (%s, pid %d) holds it", h.ID, printable(h.Name), h.PID),
-			Data: map[string]any{"session": h.ID, "name": h.Name, "pid": h.PID, "conversation": h.Conversation},
+			Data: map[string]any{"session": h.ID, "name": h.Name, "pid": h.PID, "conversation": h.Conversation, "same": h.Conversation == held.Conversation},
 		}
 	case errors.Is(err, session.ErrBadRegistration):
 		return s, nil, &bus.APIError{Code: 400, Reason: "bad_session", Detail: err.Error()}

@@ -98,7 +98,14 @@ func (t *transcript) take(data []byte, found map[string]bool) {
 }
 
 // idAttribute finds the id of a message in a frame (package frame), however often the text around it was escaped as JSON.
-var idAttribute = regexp.MustCompile(`\b(?:message_)?id=\\*"([A-Za-z0-9_.:-]{8,512})\\*"`)
+var idAttribute = regexp.MustCompile(`\b(?:message_)?id=\\*"([A-Za-z0-9_.:-]+)\\*"`)
+
+// Lengths of what can be the id of a message, in bytes. They are not in the expression: a counted repetition is compiled into so many states, at the start of every
+// process.
+const (
+	minID = 8
+	maxID = 512
+)
 
 // Lines that show what is about to be handed to the model and may never be: the client's own queue, and what a hook printed.
 var notShown = [][]byte{[]byte(`"type":"queue-operation"`), []byte(`"type":"hook_success"`)}
@@ -112,6 +119,8 @@ func shownIn(line []byte, found map[string]bool) {
 		}
 	}
 	for _, m := range idAttribute.FindAllSubmatch(line, -1) {
-		found[string(m[1])] = true
+		if len(m[1]) >= minID && len(m[1]) <= maxID {
+			found[string(m[1])] = true
+		}
 	}
 }

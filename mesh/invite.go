@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -71,11 +72,11 @@ func NewInvite(owner Identity, in Invite) (Invite, string, error) {
 func InviteLink(token string) string { return "ic://join/" + token }
 
 var (
-	tokenForm = regexp.MustCompile(`^[A-Za-z0-9_-]{21,}$`)
-	joinPath  = regexp.MustCompile(`^(?:/[a-z]{2})?/join/([A-Za-z0-9_-]+)/?$`)
-	codePath  = regexp.MustCompile(`^(|/[A-Za-z0-9._~/-]{1,200})/i/([A-Za-z0-9]{1,64})/?$`)
-	codeForm  = regexp.MustCompile(`^[A-Za-z0-9]{6,16}$`)
-	idForm    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+	tokenForm = lazily(`^[A-Za-z0-9_-]{21,}$`)
+	joinPath  = lazily(`^(?:/[a-z]{2})?/join/([A-Za-z0-9_-]+)/?$`)
+	codePath  = lazily(`^(|/[A-Za-z0-9._~/-]{1,200})/i/([A-Za-z0-9]{1,64})/?$`)
+	codeForm  = lazily(`^[A-Za-z0-9]{6,16}$`)
+	idForm    = lazily(`^[A-Za-z0-9_-]{1,128}$`)
 )
 
 // ParseInvite reads an invite in any form that holds it whole, surrounding white
@@ -101,13 +102,13 @@ func ParseInvite(s string) (Invite, string, error) {
 	if rest, ok := strings.CutPrefix(s, "ic://join/"); ok {
 		token = strings.TrimSuffix(rest, "/")
 	} else if u, ok := webURL(s); ok {
-		m := joinPath.FindStringSubmatch(u.Path)
+		m := joinPath().FindStringSubmatch(u.Path)
 		if m == nil {
 			return Invite{}, "", fmt.Errorf("%w: not an invite link", ErrInviteMalformed)
 		}
 		token = m[1]
 	}
-	if !tokenForm.MatchString(token) {
+	if !tokenForm().MatchString(token) {
 		return Invite{}, "", fmt.Errorf("%w: not an invite link, code or token", ErrInviteMalformed)
 	}
 	text, err := base64.RawURLEncoding.DecodeString(token)
@@ -149,7 +150,7 @@ func (in Invite) check() error {
 	switch {
 	case in.V != 1:
 		return bad("unknown version")
-	case !idForm.MatchString(in.MeshID):
+	case !idForm().MatchString(in.MeshID):
 		return bad("mesh id")
 	case !ValidSlug(in.MeshSlug):
 		return bad("mesh slug")
@@ -193,3 +194,8 @@ func (in Invite) Format(f fmt.State, _ rune) { io.WriteString(f, in.shown()) }
 
 // LogValue shows mesh, role and expiry.
 func (in Invite) LogValue() slog.Value { return slog.StringValue(in.shown()) }
+
+// lazily compiles an expression when it is used first: most processes read no invite, and every command starts one.
+func lazily(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}

@@ -40,7 +40,7 @@ func InviteCode(s string) (base, code string, ok bool) {
 	if len(s) > MaxInvite {
 		return "", "", false
 	}
-	if codeForm.MatchString(s) {
+	if codeForm().MatchString(s) {
 		return "", s, true
 	}
 	if !strings.Contains(s, "://") && strings.Contains(s, "/i/") {
@@ -50,7 +50,7 @@ func InviteCode(s string) (base, code string, ok bool) {
 	if !ok {
 		return "", "", false
 	}
-	m := codePath.FindStringSubmatch(u.Path)
+	m := codePath().FindStringSubmatch(u.Path)
 	if m == nil {
 		return "", "", false
 	}

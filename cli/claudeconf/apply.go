@@ -75,7 +75,7 @@ func applyServer(d *document, m *marks, w Want) (Change, error) {
 		return c, err
 	}
 	want := server{"stdio", w.Binary, []string{"mcp"}}
-	v, err := d.at("mcpServers", serverName)
+	v, err := d.at("mcpServers", ServerName)
 	switch {
 	case err != nil:
 		return c, err
@@ -84,17 +84,17 @@ func applyServer(d *document, m *marks, w Want) (Change, error) {
 		if err := d.ensure(m, false, "mcpServers"); err != nil {
 			return c, err
 		}
-		return c, d.put(want, "mcpServers", serverName)
+		return c, d.put(want, "mcpServers", ServerName)
 	case v.Value.Kind() != '{':
 		c.Action = Updated
-		return c, d.put(want, "mcpServers", serverName)
+		return c, d.put(want, "mcpServers", ServerName)
 	}
 	// What the user has set beside it (env, alwaysLoad) stays.
 	for _, member := range []struct {
 		name  string
 		value any
 	}{{"type", want.Type}, {"command", want.Command}, {"args", want.Args}} {
-		changed, err := d.settle(member.value, "mcpServers", serverName, member.name)
+		changed, err := d.settle(member.value, "mcpServers", ServerName, member.name)
 		if err != nil {
 			return c, err
 		}
@@ -262,8 +262,8 @@ func applyStatusLine(d *document, w Want) (Change, error) {
 func strip(d *document, m *marks) (removed []string, err error) {
 	if v, err := d.at("mcpServers"); err == nil && v != nil && v.Value.Kind() == '{' {
 		var s server
-		if d.read(&s, "mcpServers", serverName) && slices.Equal(s.Args, []string{"mcp"}) {
-			if err := d.drop("mcpServers", serverName); err != nil {
+		if d.read(&s, "mcpServers", ServerName) && slices.Equal(s.Args, []string{"mcp"}) {
+			if err := d.drop("mcpServers", ServerName); err != nil {
 				return nil, err
 			}
 			removed = append(removed, "mcp server")

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// serverName is how the client names our MCP server: channel messages carry it as their source.
-const serverName = "claudemesh"
+// ServerName is how the client names our MCP server: channel messages carry it as their source.
+const ServerName = "claudemesh"
 
 // Seconds. A hook at a turn boundary is done in milliseconds, and one that waits is meant to wait as long as the session lasts.
 const (

@@ -12,7 +12,7 @@ import (
 
 // InlineConfig is the text for the client's --mcp-config.
 func InlineConfig(binary string) (string, error) {
-	return inline(map[string]any{"mcpServers": map[string]server{serverName: {Type: "stdio", Command: binary, Args: []string{"mcp"}}}})
+	return inline(map[string]any{"mcpServers": map[string]server{ServerName: {Type: "stdio", Command: binary, Args: []string{"mcp"}}}})
 }
 
 // InlineSettings is the text for the client's --settings: our hooks.
@@ -32,9 +32,6 @@ func inline(v any) (string, error) {
 	return string(text), nil
 }
 
-// ServerName is how the client names our MCP server.
-func ServerName() string { return serverName }
-
 // HasServer reports whether a client that runs in project finds our MCP server in its configuration: the user's, or the one it keeps for that project.
 // A file that cannot be understood has nothing in it.
 func (f Files) HasServer(project string) bool {
@@ -46,8 +43,8 @@ func (f Files) HasServer(project string) bool {
 		Projects map[string]servers `json:"projects"`
 	}
 	readLoosely(f.Config, &config)
-	_, user := config.Servers[serverName]
-	_, here := config.Projects[project].Servers[serverName]
+	_, user := config.Servers[ServerName]
+	_, here := config.Projects[project].Servers[ServerName]
 	return user || here
 }
 

@@ -69,7 +69,7 @@ func ClaudeFiles(home, configDir string) Files {
 	if configDir != "" {
 		config, dir = filepath.Join(configDir, ".claude.json"), configDir
 	}
-	return Files{Config: config, Settings: filepath.Join(dir, "settings.json"), Skill: filepath.Join(dir, "skills", serverName, "SKILL.md")}
+	return Files{Config: config, Settings: filepath.Join(dir, "settings.json"), Skill: filepath.Join(dir, "skills", ServerName, "SKILL.md")}
 }
 
 // lock keeps other installations out until release.

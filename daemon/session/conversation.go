@@ -20,7 +20,10 @@ const MaxConversation = 128
 const keptConversations = 1000
 
 // HeldError means that the key of a conversation is held by a session that is live.
-type HeldError struct{ Holder Session }
+type HeldError struct {
+	Holder       Session
+	Conversation string // the one that was wanted; the holder may be in it, or in another that got the key of the same name
+}
 
 // Error names the holder.
 func (e *HeldError) Error() string {
@@ -91,7 +94,7 @@ func (s *Store) conversationKey(tx *groupcommit.Tx, mesh string, c conversation)
 	}
 	switch holder, err := first(collect(tx.Query(selectHolder, mesh, c.publicKey))); {
 	case err == nil:
-		return "", "", &HeldError{holder}
+		return "", "", &HeldError{holder, c.id}
 	case !errors.Is(err, ErrNotFound):
 		return "", "", err
 	}

@@ -30,7 +30,7 @@ func end(t *testing.T, s *Store, id string) {
 
 func TestAConversationKeepsItsKey(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	s, clock := openAt(t, path)
+	s, _ := openAt(t, path)
 	r := talking("", "bob", talk1, 1)
 	r.Role, r.Groups, r.MessageMode, r.Nudge = "lead", []string{"dev:lead"}, "inbox", true
 	first := register(t, s, r)
@@ -44,7 +44,7 @@ func TestAConversationKeepsItsKey(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s, clock = openAt(t, path)
+	s, clock := openAt(t, path)
 	clock.Advance(time.Second)
 
 	again := talking("", "robert", talk1, 2)
