@@ -3,6 +3,7 @@ package daemon
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -10,6 +11,7 @@ import (
 	"claudemesh/bridge"
 	"claudemesh/bus"
 	"claudemesh/daemon/inbox"
+	"claudemesh/daemon/session"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -107,9 +109,7 @@ func TestWhatTheTranscriptHoldsHasSurfaced(t *testing.T) {
 	}
 	appendTo(t, l.transcript, `{"type":"user","content":"<channel source=\"mesh\" message_id=\"broker-one\">"}`+"\n")
 	l.surfaced(msg, bus.ViaChannel, inbox.EvidenceTranscript)
-	if info := l.d.ladder.of(l.me.ID).info(); info.Channel != bus.ChannelProven || info.DeafSince != 0 {
-		t.Errorf("the channel is %+v", info)
-	}
+	eventually(t, "the channel to be proven", func() bool { return l.d.ladder.of(l.me.ID).info().Channel == bus.ChannelProven })
 
 	t.Run("a client inside of the client is told to be quiet, and its hooks mean nothing", func(t *testing.T) {
 		state, err := ask[bus.ShimState](t, l.d.shim, l.me.ID, "", "", bus.Shim{PID: os.Getppid()})
@@ -122,8 +122,13 @@ func TestWhatTheTranscriptHoldsHasSurfaced(t *testing.T) {
 		}
 	})
 	t.Run("what is known of the channel outlives the daemon's process", func(t *testing.T) {
-		s, err := l.d.session.Get(t.Context(), l.me.ID)
-		must(t, err)
+		var s session.Session
+		eventually(t, "it to be kept", func() (kept bool) {
+			var err error
+			s, err = l.d.session.Get(t.Context(), l.me.ID)
+			must(t, err)
+			return strings.Contains(string(s.Wake), bus.ChannelProven)
+		})
 		again := newClimber(l.d.ladder, l.m, s, func() {})
 		if again.Channel != bus.ChannelProven || !again.Hooks || again.transcript.path != l.transcript || again.clientPID != os.Getpid() {
 			t.Errorf("%+v", again.kept)

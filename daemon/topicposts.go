@@ -92,7 +92,11 @@ func (t *topics) seal(row outbox.Row) (spec string, version int, nonce, body []b
 			return "", 0, nil, nil, fmt.Errorf("record resolved target: %w", err)
 		}
 	}
+	// In this order: a list that comes in between has a newer key than was seen before it, and never an older one.
 	newest, err := t.seen.newest(topic.ID)
+	if again, found, _ := t.find(topic.ID); found {
+		topic = again
+	}
 	switch key, has := t.key(topic.ID, topic.Generation); {
 	case err != nil:
 	case newest > topic.Generation:

@@ -23,6 +23,7 @@ type topics struct {
 	m       *meshRun
 	poke    chan struct{} // capacity 1: look again
 	looking sync.Mutex    // one look at a time
+	listing sync.Mutex    // one list at a time: an older one must not be entered after a newer one
 	seen    *seenKeys
 
 	mu     sync.Mutex
@@ -133,6 +134,8 @@ func (t *topics) attend(ctx context.Context, row wire.Topic) error {
 
 // list reads the broker's list now.
 func (t *topics) list(ctx context.Context) ([]wire.Topic, error) {
+	t.listing.Lock()
+	defer t.listing.Unlock()
 	var list wire.TopicList
 	if err := t.ask(ctx, wire.TypeTopicList, nil, &list); err != nil {
 		return nil, err
@@ -140,11 +143,6 @@ func (t *topics) list(ctx context.Context) ([]wire.Topic, error) {
 	byID := make(map[string]wire.Topic, len(list.Topics))
 	for _, row := range list.Topics {
 		byID[row.ID] = row
-		if row.Generation > 0 {
-			if err := t.seen.note(row.ID, row.Generation); err != nil {
-				return nil, err
-			}
-		}
 	}
 	t.mu.Lock()
 	t.byID, t.listed = byID, true
@@ -154,6 +152,14 @@ func (t *topics) list(ctx context.Context) ([]wire.Topic, error) {
 		}
 	}
 	t.mu.Unlock()
+	// After the list is in force: what was seen of a key must never be ahead of what the list says for an instant, or a post would be refused for good (see seal).
+	for _, row := range list.Topics {
+		if row.Generation > 0 {
+			if err := t.seen.note(row.ID, row.Generation); err != nil {
+				return nil, err
+			}
+		}
+	}
 	t.m.signal() // a row may have waited for it
 	return list.Topics, nil
 }

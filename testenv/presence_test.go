@@ -3,6 +3,7 @@ package testenv_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"testing"
 
 	"claudemesh/bus"
@@ -88,10 +89,11 @@ func TestABusySessionIsToldOfUrgentMessagesOnly(t *testing.T) {
 	m.WaitPeer(team, "bob")
 	m.WaitPeer(team, "alice")
 	waitOpen(t, bob)
-	heard, err := bob.Client.Conn().SubscribeSync(bus.SessionMsgSubject(team, bob.Info.ID))
+	heard, err := bob.Client.Conn().SubscribeSync(bus.WakeSubject(team, bob.Info.ID, bus.RungChannel))
 	if err != nil {
 		t.Fatal(err)
 	}
+	bob.Do(bus.OpShim, bus.Shim{PID: os.Getpid()}, nil)
 	next := func() string {
 		t.Helper()
 		msg, err := heard.NextMsg(testenv.Patience)
@@ -113,7 +115,7 @@ func TestABusySessionIsToldOfUrgentMessagesOnly(t *testing.T) {
 	pending := func() (bodies []string) {
 		t.Helper()
 		var list bus.InboxList
-		bob.Do(bus.OpInboxPending, nil, &list)
+		bob.Do(bus.OpInboxPending, bus.InboxQuery{Via: bus.ViaChannel}, &list)
 		for _, item := range list.Items {
 			bodies = append(bodies, item.Body)
 		}

@@ -105,6 +105,11 @@ func TestNoSecretIsShown(t *testing.T) {
 		bus.OpOutboxList:    {bus.OutboxQuery{}, bus.OutboxQuery{Status: "x"}}, bus.OpOutboxGet: {bus.OutboxGet{ID: sent.ClientMessageID}, bus.OutboxGet{}},
 		bus.OpOutboxRequeue: {bus.Requeue{ID: sent.ClientMessageID}}, bus.OpTap: {bus.TapRequest{}}, bus.OpSessionEnd: {bus.SessionID{ID: "carol"}, bus.SessionID{}},
 	}
+	asked[bus.OpSessionAttach] = []any{bus.SessionAttach{PID: os.Getppid(), Cwd: "/src/app"}, bus.SessionAttach{}}
+	asked[bus.OpShim] = []any{bus.Shim{PID: os.Getpid()}}
+	asked[bus.OpInboxPushed] = []any{bus.MessageIDs{IDs: []string{got.ID}, Via: bus.ViaChannel}, bus.MessageIDs{}}
+	asked[bus.OpHook] = []any{bus.HookEvent{Event: "SessionStart", PID: os.Getppid()}, bus.HookEvent{Event: "UserPromptSubmit", Drain: true}, bus.HookEvent{}}
+	asked[bus.OpHookWait] = []any{bus.HookWait{Waiter: "w", First: true}, bus.HookWait{}}
 	asked[bus.OpTrace] = []any{bus.TraceQuery{ID: sent.ClientMessageID}, bus.TraceQuery{ID: got.ID}, bus.TraceQuery{}}
 	asked[bus.OpTrust] = []any{bus.TrustQuery{Mesh: team, Members: []bus.TrustRef{{MemberKey: far.MemberKey(team), Names: []string{"far"}}}}, bus.TrustQuery{}}
 	asked[bus.OpTrustConfirm] = []any{bus.TrustConfirm{Mesh: team, TrustRef: bus.TrustRef{MemberKey: far.MemberKey(team)}}, bus.TrustConfirm{Mesh: team}}

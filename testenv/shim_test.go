@@ -3,8 +3,12 @@ package testenv_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,14 +28,17 @@ func TestAMessageReachesTheClientOfTheShimAndTheSenderLearnsIt(t *testing.T) {
 	alice, bob := m.Session(team, "alice"), m.Session(team, "bob")
 	m.WaitPeer(team, "bob")
 
+	// What the client shows its model stands in its record of the conversation, of which a hook has told.
+	transcript := filepath.Join(t.TempDir(), "transcript.jsonl")
+	bob.Do(bus.OpHook, bus.HookEvent{Event: "SessionStart", Transcript: transcript, PID: os.Getppid()}, nil)
 	early := alice.Send("bob", "before the shim") // it waits in the inbox
 	bob.WaitMessage("before the shim")
 	channel := shim(t, m, bob)
-	expect(t, channel, "alice: before the shim")
+	expect(t, channel, "alice: before the shim", transcript)
 	m.WaitState(team, early.ClientMessageID, bus.StateSurfaced)
 
 	live := alice.Send("bob", "now")
-	expect(t, channel, "alice: now")
+	expect(t, channel, "alice: now", transcript)
 	item := m.WaitState(team, live.ClientMessageID, bus.StateSurfaced)
 	if last := item.Receipts[len(item.Receipts)-1]; last.Via != bus.ViaChannel {
 		t.Errorf("surfaced via %q, want %q", last.Via, bus.ViaChannel)
@@ -42,7 +49,7 @@ func TestAMessageReachesTheClientOfTheShimAndTheSenderLearnsIt(t *testing.T) {
 	m.Start()
 	alice = testenv.Resume(m, alice)
 	after := alice.Send("bob", "after the restart")
-	expect(t, channel, "alice: after the restart")
+	expect(t, channel, "alice: after the restart", transcript)
 	m.WaitState(team, after.ClientMessageID, bus.StateSurfaced)
 	select {
 	case n := <-channel:
@@ -57,15 +64,24 @@ type notification struct {
 	Meta    map[string]string `json:"meta"`
 }
 
-func expect(t *testing.T, channel <-chan notification, content string) {
+// expect waits for a notification, and shows it as a client does.
+func expect(t *testing.T, channel <-chan notification, content, transcript string) {
 	t.Helper()
 	select {
 	case n := <-channel:
-		if n.Content != content {
+		if !strings.HasSuffix(n.Content, content) {
 			t.Errorf("the client was told %q, want %q", n.Content, content)
 		}
-		if n.Meta["from_name"] != "alice" || n.Meta["mesh_slug"] != "team" || n.Meta["message_id"] == "" {
+		if n.Meta["from_name"] != "alice" || n.Meta["mesh"] != "team" || n.Meta["message_id"] == "" {
 			t.Errorf("meta %v", n.Meta)
+		}
+		f, err := os.OpenFile(transcript, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = fmt.Fprintf(f, "{\"type\":\"user\",\"content\":\"<channel message_id=\\\"%s\\\">\"}\n", n.Meta["message_id"])
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
 		}
 	case <-time.After(testenv.Patience):
 		t.Fatalf("the client was not told %q", content)
