@@ -89,8 +89,9 @@ func TestPermissionRulesNameCommandsThatExist(t *testing.T) {
 	e := hostEnv(nil)
 	e.stdout, e.stderr = &bytes.Buffer{}, &bytes.Buffer{}
 	for _, rule := range claudeconf.Rules() {
-		words, ok := strings.CutPrefix(rule, "Bash(claudemesh ")
-		if words, ok = strings.CutSuffix(words, ":*)"); !ok {
+		words, begins := strings.CutPrefix(rule, "Bash(claudemesh ")
+		words, ends := strings.CutSuffix(words, ":*)")
+		if !begins || !ends {
 			t.Errorf("%s is not of the form Bash(claudemesh VERB:*)", rule)
 		}
 		at := (&app{env: e}).root()

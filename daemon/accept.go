@@ -144,13 +144,13 @@ func (d *Daemon) replyID(ctx context.Context, slug, id string, to mesh.Target) (
 	if err != nil {
 		return "", fmt.Errorf("look up answered message: %w", err)
 	}
-	for _, msg := range found { // of several that their senders gave one id, the newest
-		if to.Kind == mesh.TargetTopic {
-			return msg.BrokerMessageID, nil
-		}
-		return msg.ClientMessageID, nil
+	switch {
+	case len(found) == 0:
+		return id, nil
+	case to.Kind == mesh.TargetTopic:
+		return found[0].BrokerMessageID, nil
 	}
-	return id, nil
+	return found[0].ClientMessageID, nil // of several that their senders gave one id, the newest
 }
 
 // address fills in whom the row is for. A name that cannot be looked up now, because the mesh is down, is left to the drain.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"regexp"
@@ -18,8 +17,6 @@ import (
 
 	"claudemesh/bus"
 	"claudemesh/daemon/groupcommit"
-	"claudemesh/daemon/inbox"
-	"claudemesh/daemon/outbox"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -274,10 +271,6 @@ func storeError(err error) error {
 		return &bus.APIError{Code: 507, Reason: "disk_full", Detail: "the disk is full: nothing was stored; free some space and try again"}
 	}
 	return err
-}
-
-func isNotFound(err error) bool {
-	return errors.Is(err, inbox.ErrNotFound) || errors.Is(err, outbox.ErrNotFound) || errors.Is(err, fs.ErrNotExist)
 }
 
 // writePrivate replaces a file of mode 0600 atomically.
