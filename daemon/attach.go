@@ -118,7 +118,8 @@ func (d *Daemon) attached(ctx context.Context, ev bus.HookEvent) (session.Sessio
 		return session.Session{}, "", fmt.Errorf("list sessions: %w", err)
 	}
 	for _, s := range live {
-		if s.Parent == "" && (ev.PID != 0 && s.PID == ev.PID || ev.Conversation != "" && s.Conversation == ev.Conversation) {
+		// A client that tells its process is that process's session: the conversation may still be that of the client before it, which has just ended.
+		if s.Parent == "" && (ev.PID != 0 && s.PID == ev.PID || ev.PID == 0 && ev.Conversation != "" && s.Conversation == ev.Conversation) {
 			token := ""
 			if ev.Event == eventSessionStart {
 				token = d.tokenPath(s.ID)

@@ -276,7 +276,7 @@ func (c *climber) wait(ctx context.Context, req bus.HookWait) (bus.HookReply, er
 	case !c.bind(req.PID):
 		c.mu.Unlock()
 		return bus.HookReply{Over: true}, nil
-	case req.First:
+	case req.First, c.waiter == "" && c.Status != wire.StatusWorking && c.Status != wire.StatusDND: // the second: it waited for a session that this one took the place of
 		c.endWaiter()
 		c.waiter = req.Waiter
 		if !c.Wakes || !c.Hooks {
