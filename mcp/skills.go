@@ -25,7 +25,8 @@ const (
 	maxSkills      = 256
 	maxDescription = 1 << 10 // bytes, as it is listed
 	skillsRetry    = 5 * time.Second
-	skillLimit     = 15 * time.Second // for one question
+	skillsFirst    = 1500 * time.Millisecond // a client that has just started asks at once: it is answered when the list has been read, or after so long
+	skillLimit     = 15 * time.Second        // for one question
 )
 
 // eventSkillChange is the kind of the event that tells of a skill.
@@ -48,12 +49,14 @@ type skills struct {
 	log   *slog.Logger
 	again chan struct{}
 
+	first chan struct{} // closed when the list has been read for the first time
+
 	mu   sync.Mutex
 	list []wire.SkillEntry
 }
 
 func newSkills(clock clockwork.Clock, l *link, conn *stdio, log *slog.Logger) *skills {
-	return &skills{clock: clock, link: l, conn: conn, log: log, again: make(chan struct{}, 1)}
+	return &skills{clock: clock, link: l, conn: conn, log: log, again: make(chan struct{}, 1), first: make(chan struct{})}
 }
 
 // refresh has the list read again, soon.
@@ -67,6 +70,7 @@ func (k *skills) refresh() {
 // run reads the list whenever it may have changed, and tells the client when it has. It ends with ctx, or when the client cannot be written to.
 func (k *skills) run(ctx context.Context) error {
 	var retry <-chan time.Time
+	var once sync.Once
 	for {
 		select {
 		case <-ctx.Done():
@@ -88,6 +92,7 @@ func (k *skills) run(ctx context.Context) error {
 		})
 		k.list = list
 		k.mu.Unlock()
+		once.Do(func() { close(k.first) })
 		if same {
 			continue
 		}
@@ -141,8 +146,10 @@ func (k *skills) answer(next sdk.MethodHandler) sdk.MethodHandler {
 	return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
 		switch p := req.GetParams().(type) {
 		case *sdk.ListPromptsParams:
+			k.await(ctx)
 			return k.prompts(), nil
 		case *sdk.ListResourcesParams:
+			k.await(ctx)
 			return k.resources(), nil
 		case *sdk.GetPromptParams:
 			return k.prompt(ctx, p.Name)
@@ -150,6 +157,15 @@ func (k *skills) answer(next sdk.MethodHandler) sdk.MethodHandler {
 			return k.resource(ctx, p.URI)
 		}
 		return next(ctx, method, req)
+	}
+}
+
+// await gives a daemon that is being reached for the first time a moment.
+func (k *skills) await(ctx context.Context) {
+	select {
+	case <-k.first:
+	case <-k.clock.After(skillsFirst):
+	case <-ctx.Done():
 	}
 }
 
