@@ -192,16 +192,26 @@ func (c *conn) write() {
 			return
 		case <-ping.C:
 			if err := c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(limits.write)); err != nil {
-				c.end(fmt.Errorf("ping broker: %w", err))
+				c.unwritten(fmt.Errorf("ping broker: %w", err))
 				return
 			}
 		case o := <-c.out:
 			if err := c.put(o, time.Now().Add(limits.write)); err != nil {
-				c.end(fmt.Errorf("write to broker: %w", err))
+				c.unwritten(fmt.Errorf("write to broker: %w", err))
 				return
 			}
 		}
 	}
+}
+
+// unwritten ends the connection because something could not be written to it. After the broker's close frame was answered nothing can be: then the reader is about to
+// say why the broker closed, and that it kicked us must not be lost to this race.
+func (c *conn) unwritten(err error) {
+	if errors.Is(err, websocket.ErrCloseSent) {
+		<-c.ctx.Done()
+		return
+	}
+	c.end(err)
 }
 
 func (c *conn) put(o outgoing, deadline time.Time) error {
