@@ -27,9 +27,9 @@ lint:
 STARTS   := ^(TestScripts|TestEveryCommandOfTheSkillWorks)$$
 CLIENTS  := $(shell $(GO) list ./testenv/claude/...)
 test: lint
-	GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 9m -skip '$(STARTS)' $(filter-out $(CLIENTS),$(shell $(GO) list ./...))
-	$(GO) test -timeout 9m -run '$(STARTS)' ./cli
-	$(GO) test -timeout 9m $(CLIENTS)
+	GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 15m -skip '$(STARTS)' $(filter-out $(CLIENTS),$(shell $(GO) list ./...))
+	$(GO) test -timeout 15m -run '$(STARTS)' ./cli
+	$(GO) test -timeout 15m $(CLIENTS)
 
 # Crash injection (20 rounds), soak and long fuzz. FUZZTIME is per fuzz target.
 FUZZTIME ?= 20s
