@@ -25,7 +25,7 @@ const (
 	pokeEvery   = 500 * time.Millisecond // a waiting hook is poked at most so often
 	nudgeEvery  = 5 * time.Second
 	slowLook    = time.Second // at a transcript that something is awaited in, whatever the system tells of it
-	climbAtOnce = 256         // messages of one session that are dealt with at one time, new ones and those that were pushed
+	climbAtOnce = 64          // messages of one session that are dealt with at one time, new ones and those that were pushed
 )
 
 // climber knows one live session's rungs and drives its messages up to them.
@@ -126,11 +126,14 @@ func (c *climber) step(ctx context.Context) (next time.Time, err error) {
 	if err := c.findEvidence(ctx); err != nil {
 		return next, err
 	}
+	now := c.l.d.opt.Clock.Now()
+	if c.unreachable(now) {
+		return next, nil
+	}
 	rows, err := c.due(ctx)
 	if err != nil {
 		return next, err
 	}
-	now := c.l.d.opt.Clock.Now()
 	c.mu.Lock()
 	facts := c.facts(now)
 	plan := wake.Next(facts, now, ladderRows(rows))
@@ -190,6 +193,18 @@ func (c *climber) step(ctx context.Context) (next time.Time, err error) {
 		c.l.d.journal.Publish(bus.WakeSubject(slug, c.id, bus.RungNudge), bus.Nudge{Unread: plan.Unshown})
 	}
 	return next, nil
+}
+
+// unreachable reports whether the session has no rung at all, as a shell has none: then there is nothing to decide, however much waits for it.
+func (c *climber) unreachable(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := c.facts(now)
+	if f.Channel != wake.NoShim || f.Hooks || f.Waiter {
+		return false
+	}
+	c.deaf, c.unshown = time.Time{}, 0
+	return true
 }
 
 // due are the messages that package wake decides about.
