@@ -136,11 +136,19 @@ func TestWhatTheTranscriptHoldsHasSurfaced(t *testing.T) {
 	})
 }
 
+// status is what the session has said of itself, by hand or by hook.
+func (l *laddered) status() string {
+	said := l.m.saidBy(l.me.ID)
+	said.Lock()
+	defer said.Unlock()
+	return said.Status
+}
+
 func TestHooksHandOverAtTheBoundariesOfATurn(t *testing.T) {
 	l := newLaddered(t)
 	l.hook(bus.HookEvent{Event: "SessionStart"})
 	l.hook(bus.HookEvent{Event: "UserPromptSubmit", Drain: true})
-	eventually(t, "the client to be working", func() bool { return l.m.saidBy(l.me.ID).Status == wire.StatusWorking })
+	eventually(t, "the client to be working", func() bool { return l.status() == wire.StatusWorking })
 	next, low := l.receive("next", wire.PriorityNext), l.receive("low", wire.PriorityLow)
 	if reply := l.hook(bus.HookEvent{Event: "Notification", Notification: "other", Drain: true}); len(reply.Items) != 0 {
 		t.Errorf("a notification is no boundary: %q", texts(reply.Items))
@@ -161,7 +169,7 @@ func TestHooksHandOverAtTheBoundariesOfATurn(t *testing.T) {
 		t.Errorf("told twice: %q", texts(reply.Items))
 	}
 	l.surfaced(low, bus.ViaHook, inbox.EvidenceTurn)
-	eventually(t, "the client to be idle", func() bool { return l.m.saidBy(l.me.ID).Status == wire.StatusIdle })
+	eventually(t, "the client to be idle", func() bool { return l.status() == wire.StatusIdle })
 }
 
 func TestAHookThatWaitsWakesItsClient(t *testing.T) {
@@ -239,7 +247,7 @@ func TestAStatusByHandIsNotLiftedByHooks(t *testing.T) {
 	if reply := l.hook(bus.HookEvent{Event: "UserPromptSubmit", Drain: true}); texts(reply.Items) != "now " {
 		t.Errorf("who wants no disturbance is told %q", texts(reply.Items))
 	}
-	if got := l.m.saidBy(l.me.ID).Status; got != wire.StatusDND {
+	if got := l.status(); got != wire.StatusDND {
 		t.Errorf("the status is %s", got)
 	}
 }

@@ -386,6 +386,11 @@ func (m *Machine) WaitState(slug, id, state string) bus.OutboxItem {
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	var item bus.OutboxItem
+	defer func() {
+		if item.State != state {
+			m.T.Logf("message %s: %+v", id, item)
+		}
+	}()
 	Wait(m.T, "message "+id+" to be "+state, poke, func() bool {
 		m.Do(bus.OpOutboxGet, bus.OutboxGet{ID: id, Mesh: slug}, &item)
 		return item.State == state
