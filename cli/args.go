@@ -8,12 +8,14 @@ import (
 
 // words are the arguments of one run, understood.
 type words struct {
-	// args are in the one order that cannot be misread: command words, flags with their values attached, "--", positionals. --json and --help are taken out.
-	args   []string
-	json   bool
-	help   bool
-	fields string // of --json=FIELDS
-	behind int    // how many positionals stood behind "--"
+	// args are in the one order that cannot be misread: command words, flags with their values attached, "--", positionals. --json, --jq and --help are taken out.
+	args    []string
+	json    bool
+	help    bool
+	fields  string // of --json=FIELDS
+	jq      string // of --jq=EXPR
+	filters bool   // --jq was given
+	behind  int    // how many positionals stood behind "--"
 }
 
 // canonical reads the arguments. Flags may stand anywhere, a text that begins with a dash and is no flag ("-5", "- item") does not swallow the flags
@@ -62,20 +64,29 @@ func canonical(root *urfave.Command, args []string) (w words, err error) {
 			}
 			w.args = append(w.args, "--"+name+"="+value)
 		case attached:
-			w.args = append(w.args, "--"+name+"="+value)
+			w.put(name, value)
 		case i+1 == len(args) || args[i+1] == "--" || isFlagOf(path, args[i+1]):
 			if err == nil {
 				err = usagef("flag --%s needs a value", name)
 			}
 		default:
 			i++
-			w.args = append(w.args, "--"+name+"="+args[i])
+			w.put(name, args[i])
 		}
 	}
 	if len(positionals) > 0 {
 		w.args = append(append(w.args, "--"), positionals...)
 	}
 	return w, err
+}
+
+// put notes a flag that takes a value.
+func (w *words) put(name, value string) {
+	if name == "jq" {
+		w.jq, w.filters = value, true
+		return
+	}
+	w.args = append(w.args, "--"+name+"="+value)
 }
 
 // flagWord takes a word apart; name is empty when it is no flag.
@@ -121,12 +132,16 @@ func takesValue(f urfave.Flag) bool {
 
 func unknownFlag(path []*urfave.Command, word, name string) error {
 	e := &usageError{message: "unknown flag " + cleanLine(strings.SplitN(word, "=", 2)[0])}
-	var flags []urfave.Flag
+	var names []string
 	for _, c := range path {
-		flags = append(flags, c.Flags...)
+		for _, f := range c.Flags {
+			names = append(names, f.Names()...)
+		}
 	}
-	if s := urfave.SuggestFlag(flags, name, true); s != "" {
-		e.hint = "did you mean " + s + "?\n"
+	if s := nearest(name, names); len(s) > 1 {
+		e.hint = "did you mean --" + s + "?\n"
+	} else if s != "" {
+		e.hint = "did you mean -" + s + "?\n"
 	}
 	e.hint += "put -- before text that begins with a dash\nsee: " + commandPath(path) + " --help"
 	return e

@@ -70,6 +70,15 @@ func TestArguments(t *testing.T) {
 		})
 	}
 
+	t.Run("an expression of --jq", func(t *testing.T) {
+		for _, in := range []string{"peers|--jq|.[0]", "--jq=.[0]|peers", "peers|-jq|.[0]"} {
+			w, err := canonical(testApp().root(), strings.Split(in, "|"))
+			if err != nil || !w.filters || w.jq != ".[0]" || strings.Join(w.args, "|") != "peers" {
+				t.Errorf("%s: got %+v, %v", in, w, err)
+			}
+		}
+	})
+
 	t.Run("fields of --json", func(t *testing.T) {
 		w, err := canonical(testApp().root(), []string{"peers", "--json=name,status"})
 		if err != nil || !w.json || w.fields != "name,status" {

@@ -32,7 +32,11 @@ func run(ctx context.Context, e *env) int {
 	app := &app{env: e}
 	root := app.root()
 	w, err := canonical(root, app.bare(root, args))
-	app.ui, app.fields, app.help, app.behind = newUI(e, w.json), w.fields, w.help, w.behind
+	app.ui, app.fields, app.help, app.behind = newUI(e, w.json || w.filters), w.fields, w.help, w.behind
+	if w.filters && err == nil {
+		app.ui.filter, err = newFilter(ctx, w.jq)
+		app.ui.json = err == nil
+	}
 	if err == nil {
 		err = root.Run(ctx, append([]string{root.Name}, w.args...))
 	}
@@ -52,7 +56,7 @@ func run(ctx context.Context, e *env) int {
 type app struct {
 	*env
 	ui     *ui
-	fields string // of --json=FIELDS, for verbs that select
+	fields string // of --json=FIELDS
 	help   bool   // --help
 	behind int    // positional arguments that stood behind "--"
 }
@@ -95,7 +99,8 @@ func (a *app) root() *urfave.Command {
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{
-			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too"},
+			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too. --json=a,b keeps these fields"},
+			&urfave.StringFlag{Name: "jq", Usage: "print what this `EXPR` of the jq language makes of the JSON; strings as text"},
 			&urfave.StringFlag{Name: "mesh", Usage: "the mesh meant, by its `SLUG`"},
 			&urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "explain the command"},
 			&urfave.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", Local: true},
@@ -120,7 +125,7 @@ type verb struct {
 	flags    []urfave.Flag
 	subs     []verb
 	hidden   bool
-	selects  bool // takes --json=FIELDS
+	fields   []string // all that --json=FIELDS may name; nil where it depends on the result
 	run      func(context.Context, *call) error
 }
 
@@ -137,9 +142,11 @@ func (a *app) command(v verb) *urfave.Command {
 		switch {
 		case a.help:
 			return c.explain(v)
-		case a.fields != "" && !v.selects:
-			return usagef("this command prints whole objects: --json takes no fields here")
 		case v.run != nil:
+			var err error
+			if a.ui.fields, err = fieldList(a.fields, v.fields); err != nil {
+				return err
+			}
 			return v.run(ctx, c)
 		case cmd.Bool("version"):
 			return c.version()
@@ -154,8 +161,27 @@ func (a *app) command(v verb) *urfave.Command {
 
 func (c *call) unknownCommand(word string) error {
 	e := &usageError{message: "unknown command " + quoted(word), hint: "see: " + c.cmd.FullName() + " --help"}
-	if s := urfave.SuggestCommand(c.cmd.Commands, word); s != "" && s != "help" && s != "h" {
+	if s := suggestCommand(c.cmd, word); s != "" {
 		e.hint = "did you mean " + s + "?\n" + e.hint
 	}
 	return e
+}
+
+// suggestCommand is what a word that is no command of cmd most likely meant: a command of cmd, or one of another group by the very word.
+func suggestCommand(cmd *urfave.Command, word string) string {
+	var names []string
+	for _, sub := range cmd.Commands {
+		if !sub.Hidden {
+			names = append(names, sub.Names()...)
+		}
+	}
+	if s := nearest(word, names); s != "" {
+		return s
+	}
+	for _, group := range cmd.Root().Commands {
+		if sub := group.Command(word); sub != nil && !group.Hidden && !sub.Hidden {
+			return group.Name + " " + word
+		}
+	}
+	return ""
 }

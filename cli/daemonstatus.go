@@ -109,7 +109,8 @@ func daemonVersionVerb() verb {
 			if err := n.daemon(ctx, bus.OpVersion, nil, &v); err != nil {
 				return err
 			}
-			return c.ui.result(map[string]any{"daemon_version": v.Version, "ipc_api": fmt.Sprintf("v%d", v.API), "pid": v.PID}, func() error {
+			// A number: the reference counts the daemon's schema, not the program's.
+			return c.ui.result(map[string]any{"schema_version": 1, "daemon_version": v.Version, "ipc_api": fmt.Sprintf("v%d", v.API), "pid": v.PID}, func() error {
 				return c.ui.print("daemon %s (api v%d, pid %d)", v.Version, v.API, v.PID)
 			})
 		},

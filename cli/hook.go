@@ -182,7 +182,12 @@ func (c *call) tellEvent(ctx context.Context, ev bus.HookEvent) error {
 	if text == "" {
 		return nil
 	}
-	return c.ui.printJSON(hookAnswer(ev.Event, text), true)
+	// The client's own format: no envelope of ours belongs into it.
+	answer, err := marshal(hookAnswer(ev.Event, text))
+	if err != nil {
+		return fmt.Errorf("encode answer of the hook: %w", err)
+	}
+	return c.ui.writeJSON(answer, true)
 }
 
 // hookAnswer is what the client takes text for its model from: the end of a turn is put off with a reason, anywhere else it is context.

@@ -74,7 +74,7 @@ func (c *call) share(ctx context.Context) error {
 		link = out.Invite
 	}
 	return c.ui.result(inviteJSON{
-		SchemaVersion: "1.0", OK: true, Mesh: out.Mesh, ID: out.ID, URL: link, Code: out.Code, Invite: out.Invite, Role: role, ExpiresAt: when.Format(time.RFC3339),
+		OK: true, Mesh: out.Mesh, ID: out.ID, URL: link, Code: out.Code, Invite: out.Invite, Role: role, ExpiresAt: when.Format(time.RFC3339),
 		MaxUses: out.MaxUses, Note: out.Note,
 	}, func() error {
 		if err := c.ui.print("%s", link); err != nil {
@@ -93,17 +93,16 @@ func (c *call) share(ctx context.Context) error {
 
 // inviteJSON is the answer of share. URL is the link to hand out, Invite a longer one that needs no lookup at the broker.
 type inviteJSON struct {
-	SchemaVersion string `json:"schema_version"`
-	OK            bool   `json:"ok"`
-	Mesh          string `json:"mesh"`
-	ID            string `json:"id"`
-	URL           string `json:"url"`
-	Code          string `json:"code"`
-	Invite        string `json:"invite"`
-	Role          string `json:"role"`
-	ExpiresAt     string `json:"expires_at"`
-	MaxUses       int    `json:"max_uses"`
-	Note          string `json:"note,omitempty"`
+	OK        bool   `json:"ok"`
+	Mesh      string `json:"mesh"`
+	ID        string `json:"id"`
+	URL       string `json:"url"`
+	Code      string `json:"code"`
+	Invite    string `json:"invite"`
+	Role      string `json:"role"`
+	ExpiresAt string `json:"expires_at"`
+	MaxUses   int    `json:"max_uses"`
+	Note      string `json:"note,omitempty"`
 }
 
 // inviteRow is one invite of a list.
