@@ -16,7 +16,13 @@ func TestArguments(t *testing.T) {
 		want string
 		json bool
 	}{
-		{"flags before the verb", "--json|--mesh|team|send|bob|hi", "--mesh=team|send|--|bob|hi", true},
+		{"flags before the verb", "--json|--mesh|team|send|bob|hi", "send|--mesh=team|--|bob|hi", true},
+		{"a verb's own flag before the verb", "--priority|now|send|bob|hi", "send|--priority=now|--|bob|hi", false},
+		{"a verb's own flag between group and verb", "message|--priority|now|send|bob|hi", "message|send|--priority=now|--|bob|hi", false},
+		{"a verb's boolean before the verb", "--unread|inbox", "inbox|--unread=true", false},
+		{"a value that reads like a verb", "--name|send|session|run|sh", "session|run|--name=send|--|sh", false},
+		{"a group's flag in front of its verb is the verb's", "daemon|outbox|--pending|list", "daemon|outbox|list|--pending=true", false},
+		{"a flag given twice", "send|bob|hi|--priority|now|--priority=low", "send|--priority=now|--priority=low|--|bob|hi", false},
 		{"flags between and after positionals", "send|bob|--mesh=team|hi|there|--json", "send|--mesh=team|--|bob|hi|there", true},
 		{"a boolean takes no word", "peer|list|--all|x", "peer|list|--all=true|--|x", false},
 		{"a boolean with a value", "inbox|--unread=false", "inbox|--unread=false", false},
@@ -53,6 +59,8 @@ func TestArguments(t *testing.T) {
 	}{
 		{"an unknown flag, with the nearest one", "send|bob|hi|--priorty|now", "unknown flag --priorty", "--priority", false},
 		{"an unknown flag, as JSON when that is wanted later", "send|bob|hi|--frob|--json", "unknown flag --frob", "--help", true},
+		{"a flag of the group that the verb does not have", "daemon|outbox|requeue|id|--pending", "unknown flag --pending", "", false},
+		{"another verb's flag before the verb", "--uses|3|inbox", "unknown flag --uses", "", false},
 		{"another verb's flag", "inbox|--uses|3", "unknown flag --uses", "", false},
 		{"an unknown short flag", "send|-x", "unknown flag -x", "", false},
 		{"an unknown long flag with one dash", "send|-priorty|now", "unknown flag -priorty", "--priority", false},

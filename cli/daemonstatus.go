@@ -99,6 +99,8 @@ func (c *call) printStatus(s bus.Status) error {
 func daemonVersionVerb() verb {
 	return verb{
 		name: "version", args: "", short: "print the version of the running daemon", hidden: true,
+		examples: []string{"claudemesh daemon version --json"},
+		fails:    []string{"8  no daemon runs, or it does not answer"},
 		run: func(ctx context.Context, c *call) error {
 			n, err := c.running(ctx)
 			if err != nil {

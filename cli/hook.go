@@ -59,8 +59,10 @@ type hookInputJSON struct {
 	Prompt           string `json:"prompt"`
 }
 
+func hookFails() []string { return []string{"0  whatever happens: a hook neither fails nor holds up the client"} }
+
 func hookEventVerb(name string, drain bool, short string) verb {
-	return verb{name: name, short: short, examples: []string{`echo '{"hook_event_name":"Stop"}' | claudemesh hook ` + name}, run: func(ctx context.Context, c *call) error {
+	return verb{name: name, short: short, examples: []string{`echo '{"hook_event_name":"Stop"}' | claudemesh hook ` + name}, fails: hookFails(), run: func(ctx context.Context, c *call) error {
 		return c.hook(ctx, func(ctx context.Context) error {
 			in, err := c.hookInput()
 			if err != nil {
@@ -77,7 +79,7 @@ func hookEventVerb(name string, drain bool, short string) verb {
 
 // hookStatusVerb is a hook as the reference installs it: the status itself is the word.
 func hookStatusVerb(status string) verb {
-	return verb{name: status, short: "tell that the client is " + status, examples: []string{"claudemesh hook " + status}, run: func(ctx context.Context, c *call) error {
+	return verb{name: status, short: "tell that the client is " + status, examples: []string{"claudemesh hook " + status}, fails: hookFails(), run: func(ctx context.Context, c *call) error {
 		return c.hook(ctx, func(ctx context.Context) error {
 			in, err := c.hookInput()
 			if err != nil {

@@ -17,7 +17,8 @@ func outboxVerb() verb {
 	list := outboxListVerb()
 	group := verb{name: "outbox", short: "messages accepted here, and how far they have come", subs: []verb{list, outboxRequeueVerb()}}
 	// "daemon outbox" alone lists, as the reference does.
-	group.flags, group.run = list.flags, func(ctx context.Context, c *call) error {
+	group.flags, group.examples, group.fails = list.flags, list.examples, list.fails
+	group.run = func(ctx context.Context, c *call) error {
 		if c.cmd.Args().Present() {
 			return c.unknownCommand(c.args()[0])
 		}
@@ -36,6 +37,7 @@ func outboxListVerb() verb {
 		long: `pending waits for an attempt, inflight was handed to the broker without an answer yet, done was taken by the broker, failed was
 refused for good (last_error says why), aborted was replaced by a requeue. --json prints {"items":[…]}.`,
 		examples: []string{"claudemesh daemon outbox list --pending --json"},
+		fails:    []string{"3  a bad --limit, or two states at once", "7  a session may not read the user's outbox"},
 		flags:    flags,
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh daemon outbox list [--pending]"); err != nil {

@@ -13,6 +13,7 @@ func sessionListVerb() verb {
 	return verb{
 		name: "list", aliases: []string{"ls"}, args: "", short: "list the sessions of this machine",
 		examples: []string{"claudemesh session list --json"},
+		fails:    []string{"7  this session has ended", "8  the daemon does not start or answer"},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh session list"); err != nil {
 				return err

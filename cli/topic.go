@@ -83,6 +83,7 @@ func topicListVerb() verb {
 		name: "list", aliases: []string{"ls"}, short: "list the topics of a mesh",
 		long:     "Private topics are listed to their members and to the mesh's admins. --json prints an array.",
 		examples: []string{"claudemesh topic list --mesh team --json"},
+		fails:    []string{"3  several meshes are joined and none is named", "4  the broker cannot be reached", "5  no such mesh"},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh topic list"); err != nil {
 				return err
