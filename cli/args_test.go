@@ -43,7 +43,7 @@ func TestArguments(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w, err := canonical(testApp().root(), strings.Split(tt.in, "|"))
+			w, err := canonical(testApp().tree(), strings.Split(tt.in, "|"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,7 +70,7 @@ func TestArguments(t *testing.T) {
 	}
 	for _, tt := range refused {
 		t.Run("refuses "+tt.name, func(t *testing.T) {
-			w, err := canonical(testApp().root(), strings.Split(tt.in, "|"))
+			w, err := canonical(testApp().tree(), strings.Split(tt.in, "|"))
 			var usage *usageError
 			if !errors.As(err, &usage) || usage.message != tt.message || !strings.Contains(usage.hint, tt.hint) || w.json != tt.json {
 				t.Errorf("got %v (%+v), json %v", err, usage, w.json)
@@ -80,7 +80,7 @@ func TestArguments(t *testing.T) {
 
 	t.Run("an expression of --jq", func(t *testing.T) {
 		for _, in := range []string{"peers|--jq|.[0]", "--jq=.[0]|peers", "peers|-jq|.[0]"} {
-			w, err := canonical(testApp().root(), strings.Split(in, "|"))
+			w, err := canonical(testApp().tree(), strings.Split(in, "|"))
 			if err != nil || !w.filters || w.jq != ".[0]" || strings.Join(w.args, "|") != "peers" {
 				t.Errorf("%s: got %+v, %v", in, w, err)
 			}
@@ -88,7 +88,7 @@ func TestArguments(t *testing.T) {
 	})
 
 	t.Run("fields of --json", func(t *testing.T) {
-		w, err := canonical(testApp().root(), []string{"peers", "--json=name,status"})
+		w, err := canonical(testApp().tree(), []string{"peers", "--json=name,status"})
 		if err != nil || !w.json || w.fields != "name,status" {
 			t.Errorf("got %+v, %v", w, err)
 		}
@@ -100,7 +100,7 @@ func FuzzArguments(f *testing.F) {
 	f.Add("--mesh|--|peers|-x=|--=|-")
 	f.Fuzz(func(t *testing.T, in string) {
 		words := strings.Split(in, "|")
-		w, err := canonical(testApp().root(), words)
+		w, err := canonical(testApp().tree(), words)
 		if err != nil {
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	urfave "github.com/urfave/cli/v3"
@@ -30,7 +31,8 @@ func run(ctx context.Context, e *env) int {
 		args = args[1:]
 	}
 	app := &app{env: e}
-	root := app.root()
+	root := app.tree()
+	app.root = root
 	w, err := canonical(root, app.bare(root, args))
 	app.ui, app.fields, app.help, app.behind = newUI(e, w.json || w.filters), w.fields, w.help, w.behind
 	if w.filters && err == nil {
@@ -56,9 +58,10 @@ func run(ctx context.Context, e *env) int {
 type app struct {
 	*env
 	ui     *ui
-	fields string // of --json=FIELDS
-	help   bool   // --help
-	behind int    // positional arguments that stood behind "--"
+	root   *urfave.Command // the command tree
+	fields string          // of --json=FIELDS
+	help   bool            // --help
+	behind int             // positional arguments that stood behind "--"
 }
 
 // call is one run of one verb.
@@ -82,13 +85,13 @@ func (c *call) want(least, most int, form string) error {
 	return nil
 }
 
-// root is the command tree. The order is that of the help.
-func (a *app) root() *urfave.Command {
+// tree makes the command tree. The order is that of the help.
+func (a *app) tree() *urfave.Command {
 	root := a.command(verb{
 		name: "claudemesh", short: "messages between AI coding sessions: durable, encrypted, truthfully reported",
 		subs: []verb{
-			createVerb(), joinVerb(), shareVerb(), listVerb(), infoVerb(), renameVerb(), leaveVerb(), deleteVerb(),
-			sendVerb(), inboxVerb(), traceVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(), launchVerb(),
+			createVerb(), joinVerb(), shareVerb(), listVerb(), infoVerb(), meVerb(), renameVerb(), leaveVerb(), deleteVerb(), workspaceVerb(),
+			sendVerb(), inboxVerb(), traceVerb(), messageVerb(), msgStatusVerb(), peerVerb(), peersVerb(), sessionVerb(), launchVerb(),
 			memberVerb(), grantVerb(), revokeVerb(), blockVerb(), unblockVerb(), grantsVerb(), verifyVerb(),
 			kickVerb(), disconnectVerb(), banVerb(), unbanVerb(), bansVerb(), apiKeyVerb(),
 			statusVerb(), summaryVerb(), visibleVerb(), profileVerb(), groupVerb(), settingsVerb(),
@@ -96,7 +99,7 @@ func (a *app) root() *urfave.Command {
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
 			installVerb(), uninstallVerb(), doctorVerb(), statusLineVerb(),
-			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), versionVerb(), helpVerb(),
+			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), completionVerb(), completeVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{
 			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too. --json=a,b keeps these fields"},
@@ -105,7 +108,7 @@ func (a *app) root() *urfave.Command {
 			&urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "explain the command"},
 			&urfave.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", Local: true},
 		},
-	})
+	}, "")
 	root.HideHelp, root.HideVersion, root.HideHelpCommand = true, true, true
 	// Errors come back to run; the library must not print or exit.
 	root.ExitErrHandler = func(context.Context, *urfave.Command, error) {}
@@ -129,13 +132,39 @@ type verb struct {
 	run      func(context.Context, *call) error
 }
 
-func (a *app) command(v verb) *urfave.Command {
-	cmd := &urfave.Command{Name: v.name, Aliases: v.aliases, Usage: v.short, Flags: v.flags, Hidden: v.hidden, Metadata: map[string]any{verbKey: v}}
+// alsoAlone makes a group that does what v does when no command of it is named, as the reference has it.
+func (v verb) alsoAlone(group verb) verb {
+	group.flags, group.examples, group.fails, group.fields = v.flags, v.examples, v.fails, v.fields
+	group.run = func(ctx context.Context, c *call) error {
+		if c.cmd.Args().Present() {
+			return c.unknownCommand(c.args()[0])
+		}
+		return v.run(ctx, c)
+	}
+	return group
+}
+
+// Keys of a command's metadata: the verb it was made of, and its name with those of the groups above it. The library knows the latter of the commands on the
+// way to the one that runs, and of no other.
+const (
+	verbKey = "verb"
+	pathKey = "path"
+)
+
+func verbOf(cmd *urfave.Command) verb { return cmd.Metadata[verbKey].(verb) }
+
+func fullName(cmd *urfave.Command) string { return cmd.Metadata[pathKey].(string) }
+
+func (a *app) command(v verb, above string) *urfave.Command {
+	path := strings.TrimPrefix(above+" "+v.name, " ")
+	cmd := &urfave.Command{
+		Name: v.name, Aliases: v.aliases, Usage: v.short, Flags: v.flags, Hidden: v.hidden, Metadata: map[string]any{verbKey: v, pathKey: path},
+	}
 	for _, s := range v.subs {
-		cmd.Commands = append(cmd.Commands, a.command(s))
+		cmd.Commands = append(cmd.Commands, a.command(s, path))
 	}
 	cmd.OnUsageError = func(_ context.Context, _ *urfave.Command, err error, _ bool) error {
-		return &usageError{message: err.Error(), hint: "see: " + cmd.FullName() + " --help"}
+		return &usageError{message: err.Error(), hint: "see: " + path + " --help"}
 	}
 	cmd.Action = func(ctx context.Context, cmd *urfave.Command) error {
 		c := &call{app: a, cmd: cmd}
@@ -150,6 +179,8 @@ func (a *app) command(v verb) *urfave.Command {
 			return v.run(ctx, c)
 		case cmd.Bool("version"):
 			return c.version()
+		case cmd.Args().First() == "help":
+			return c.explain(v)
 		case cmd.Args().Present():
 			return c.unknownCommand(cmd.Args().First())
 		default:
@@ -160,7 +191,7 @@ func (a *app) command(v verb) *urfave.Command {
 }
 
 func (c *call) unknownCommand(word string) error {
-	e := &usageError{message: "unknown command " + quoted(word), hint: "see: " + c.cmd.FullName() + " --help"}
+	e := &usageError{message: "unknown command " + quoted(word), hint: "see: " + fullName(c.cmd) + " --help"}
 	if s := suggestCommand(c.cmd, word); s != "" {
 		e.hint = "did you mean " + s + "?\n" + e.hint
 	}

@@ -35,7 +35,7 @@ func helpVerb() verb {
 		fails:    []string{"3  no such command"},
 		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "llm", Usage: "every command in a line, for language models"}},
 		run: func(_ context.Context, c *call) error {
-			cmd := c.cmd.Root()
+			cmd := c.root
 			for _, word := range c.args() {
 				sub := cmd.Command(word)
 				if sub == nil {
@@ -46,22 +46,19 @@ func helpVerb() verb {
 			if c.cmd.Bool("llm") {
 				return c.explainAll(cmd)
 			}
-			return (&call{app: c.app, cmd: cmd}).explain(cmd.Metadata[verbKey].(verb))
+			return (&call{app: c.app, cmd: cmd}).explain(verbOf(cmd))
 		},
 	}
 }
 
-// verbKey is where a command keeps the verb it was made of.
-const verbKey = "verb"
-
 // explain prints the help of one command.
 func (c *call) explain(v verb) error {
-	return c.ui.result(newHelpJSON(c.cmd, v), func() error { return c.ui.print("%s", c.helpText(v)) })
+	return c.ui.result(newHelpJSON(c.root, c.cmd, v), func() error { return c.ui.print("%s", c.helpText(v)) })
 }
 
 func (c *call) helpText(v verb) string {
 	var b strings.Builder
-	name, width := c.cmd.FullName(), c.ui.width()
+	name, width := fullName(c.cmd), c.ui.width()
 	fmt.Fprintf(&b, "%s: %s\n\n", name, v.short)
 	if v.group() && v.run == nil {
 		fmt.Fprintf(&b, "usage: %s COMMAND [flags]\n", name)
@@ -93,14 +90,14 @@ func (c *call) helpText(v verb) string {
 			b.WriteString("  " + e + "\n")
 		}
 	}
-	b.WriteString("\nflags:\n" + table(flagRows(c.cmd), width))
+	b.WriteString("\nflags:\n" + table(flagRows(c.root, c.cmd), width))
 	if len(v.fails) > 0 {
 		b.WriteString("\nfails with:\n")
 		for _, f := range v.fails {
 			b.WriteString(hang("  ", f, width, 5))
 		}
 	}
-	if !v.group() || c.cmd == c.cmd.Root() {
+	if !v.group() || c.cmd == c.root {
 		b.WriteString("\n" + exitTable)
 	}
 	return strings.TrimRight(b.String(), "\n")
@@ -118,10 +115,10 @@ func (v verb) head() string {
 var metavar = regexp.MustCompile("`([^`]+)`")
 
 // flagsOf lists the flags of a command, its own first, then the general ones.
-func flagsOf(cmd *urfave.Command) []helpFlag {
+func flagsOf(root, cmd *urfave.Command) []helpFlag {
 	var flags []helpFlag
 	seen := map[string]bool{}
-	for _, c := range cmd.Lineage() {
+	for _, c := range []*urfave.Command{cmd, root} {
 		for _, f := range c.Flags {
 			d, ok := f.(interface {
 				GetUsage() string
@@ -144,9 +141,9 @@ func flagsOf(cmd *urfave.Command) []helpFlag {
 	return flags
 }
 
-func flagRows(cmd *urfave.Command) [][2]string {
+func flagRows(root, cmd *urfave.Command) [][2]string {
 	var rows [][2]string
-	for _, f := range flagsOf(cmd) {
+	for _, f := range flagsOf(root, cmd) {
 		head := strings.TrimRight("--"+f.Name+" "+f.Value, " ")
 		for _, n := range f.Aliases {
 			head += ", -" + n

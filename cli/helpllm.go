@@ -31,10 +31,10 @@ type helpFlag struct {
 	own     bool     // not one that every command has
 }
 
-func newHelpJSON(cmd *urfave.Command, v verb) helpJSON {
-	h := helpJSON{Command: cmd.FullName(), Aliases: v.aliases, Short: v.short, Long: strings.TrimSpace(v.long), Examples: v.examples, Fails: v.fails, Flags: flagsOf(cmd)}
+func newHelpJSON(root, cmd *urfave.Command, v verb) helpJSON {
+	h := helpJSON{Command: fullName(cmd), Aliases: v.aliases, Short: v.short, Long: strings.TrimSpace(v.long), Examples: v.examples, Fails: v.fails, Flags: flagsOf(root, cmd)}
 	for _, form := range strings.Split(v.args, "\n") {
-		h.Usage = append(h.Usage, strings.TrimRight(cmd.FullName()+" "+form, " "))
+		h.Usage = append(h.Usage, strings.TrimRight(fullName(cmd)+" "+form, " "))
 	}
 	for _, s := range v.subs {
 		if !s.hidden {
@@ -65,10 +65,10 @@ type llmLine struct {
 
 // explainAll prints every command under cmd, or cmd itself.
 func (c *call) explainAll(cmd *urfave.Command) error {
-	lines := llmLines(cmd)
+	lines := llmLines(c.root, cmd)
 	return c.ui.result(map[string]any{"commands": lines}, func() error {
 		var b strings.Builder
-		if cmd == cmd.Root() {
+		if cmd == c.root {
 			b.WriteString(llmHead)
 		}
 		for _, l := range lines {
@@ -90,13 +90,13 @@ func (l llmLine) String() string {
 	return s
 }
 
-func llmLines(top *urfave.Command) []llmLine {
+func llmLines(root, top *urfave.Command) []llmLine {
 	var lines []llmLine
 	var walk func(cmd *urfave.Command)
 	walk = func(cmd *urfave.Command) {
-		v := cmd.Metadata[verbKey].(verb)
+		v := verbOf(cmd)
 		if v.run != nil && !v.hidden {
-			lines = addLine(lines, newLLMLine(cmd, v))
+			lines = addLine(lines, newLLMLine(root, cmd, v))
 		}
 		for _, sub := range cmd.Commands {
 			if !sub.Hidden {
@@ -108,14 +108,14 @@ func llmLines(top *urfave.Command) []llmLine {
 	return lines
 }
 
-func newLLMLine(cmd *urfave.Command, v verb) llmLine {
-	path := strings.TrimPrefix(cmd.FullName(), cmd.Root().Name+" ")
+func newLLMLine(root, cmd *urfave.Command, v verb) llmLine {
+	path := strings.TrimPrefix(fullName(cmd), root.Name+" ")
 	parent := strings.TrimSuffix(path, v.name)
 	l := llmLine{Command: path, Args: strings.ReplaceAll(v.args, "\n", " | "), Short: v.short}
 	for _, a := range v.aliases {
 		l.Also = append(l.Also, parent+a)
 	}
-	for _, f := range flagsOf(cmd) {
+	for _, f := range flagsOf(root, cmd) {
 		if f.own {
 			name := f.Name
 			if f.Value != "" {
@@ -138,4 +138,3 @@ func addLine(lines []llmLine, l llmLine) []llmLine {
 	lines[i].Also = append(append(lines[i].Also, l.Command), l.Also...)
 	return lines
 }
-

@@ -59,7 +59,9 @@ type hookInputJSON struct {
 	Prompt           string `json:"prompt"`
 }
 
-func hookFails() []string { return []string{"0  whatever happens: a hook neither fails nor holds up the client"} }
+func hookFails() []string {
+	return []string{"0  whatever happens: a hook neither fails nor holds up the client"}
+}
 
 func hookEventVerb(name string, drain bool, short string) verb {
 	return verb{name: name, short: short, examples: []string{`echo '{"hook_event_name":"Stop"}' | claudemesh hook ` + name}, fails: hookFails(), run: func(ctx context.Context, c *call) error {

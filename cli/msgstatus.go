@@ -11,6 +11,13 @@ import (
 	"claudemesh/wire"
 )
 
+// msgStatusVerb is message status under the reference's flat name.
+func msgStatusVerb() verb {
+	v := messageStatusVerb()
+	v.name, v.hidden = "msg-status", true
+	return v
+}
+
 func messageStatusVerb() verb {
 	return verb{
 		name: "status", args: "ID", short: "tell how far a message has come",

@@ -15,16 +15,7 @@ var outboxStates = [][2]string{{"pending", "pending"}, {"inflight", "inflight"},
 
 func outboxVerb() verb {
 	list := outboxListVerb()
-	group := verb{name: "outbox", short: "messages accepted here, and how far they have come", subs: []verb{list, outboxRequeueVerb()}}
-	// "daemon outbox" alone lists, as the reference does.
-	group.flags, group.examples, group.fails = list.flags, list.examples, list.fails
-	group.run = func(ctx context.Context, c *call) error {
-		if c.cmd.Args().Present() {
-			return c.unknownCommand(c.args()[0])
-		}
-		return list.run(ctx, c)
-	}
-	return group
+	return list.alsoAlone(verb{name: "outbox", short: "messages accepted here, and how far they have come", subs: []verb{list, outboxRequeueVerb()}})
 }
 
 func outboxListVerb() verb {

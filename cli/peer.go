@@ -26,7 +26,7 @@ func peerVerb() verb {
 	list := peersVerb()
 	list.name = "list"
 	list.aliases = []string{"ls"}
-	return verb{name: "peer", short: "who else is on the mesh", subs: []verb{list, kickVerb(), disconnectVerb(), verifyVerb()}}
+	return verb{name: "peer", short: "who else is on the mesh", subs: []verb{list, kickVerb(), disconnectVerb(), banVerb(), unbanVerb(), bansVerb(), verifyVerb()}}
 }
 
 func peersVerb() verb {

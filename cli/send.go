@@ -50,9 +50,9 @@ To be sure that a repeated command sends one message, give both runs the same --
 			"8  the daemon does not answer, or --wait ran out of time",
 		},
 		flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "priority", Usage: "`P`, shown with the message: now (marked urgent), next (default), low"},
+			&urfave.StringFlag{Name: "priority", Usage: "`now|next|low`, shown with the message: now is marked urgent, next the default"},
 			&urfave.StringFlag{Name: "reply-to", Usage: "`ID` of the message this one answers"},
-			&urfave.StringFlag{Name: "wait", Usage: "`STATE` to wait for: sent, delivered or surfaced"},
+			&urfave.StringFlag{Name: "wait", Usage: "the state to wait for: `sent|delivered|surfaced`"},
 			&urfave.StringFlag{Name: "timeout", Value: "30s", Usage: "how long --wait waits: `DURATION` (default 30s)"},
 			&urfave.StringFlag{Name: "idempotency-key", Usage: "`KEY` that makes a repeat of this message harmless (default: a new one)"},
 		},

@@ -24,7 +24,7 @@ password. Only the owner of a mesh can invite: the invite is signed by the owner
 		flags: []urfave.Flag{
 			&urfave.IntFlag{Name: "uses", Value: 1, Usage: "how many may join with it: `N` (default 1)"},
 			&urfave.StringFlag{Name: "expires", Value: "7d", Usage: "how long it is valid: `DURATION` such as 30m, 12h, 7d (default 7d, at most 90d)"},
-			&urfave.StringFlag{Name: "role", Value: "member", Usage: "what they become: `ROLE` member or admin (default member)"},
+			&urfave.StringFlag{Name: "role", Value: "member", Usage: "what they become: `member|admin` (default member)"},
 			&urfave.StringFlag{Name: "broker-url", Usage: "the broker's `URL` as the invited reach it (default: as this machine does)"},
 			&urfave.BoolFlag{Name: "list", Usage: "list the invites instead"},
 			&urfave.StringFlag{Name: "revoke", Usage: "end the invite with this `CODE` or id instead"},
