@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -160,11 +159,14 @@ func argument(args string, n int) string {
 	return ""
 }
 
-var choices = regexp.MustCompile(`^[a-z0-9-]+(\|[a-z0-9-]+)+$`)
+// isChoice reports whether the help lists the values themselves: now|next|low.
+func isChoice(what string) bool {
+	return strings.Contains(what, "|") && strings.Trim(what, "abcdefghijklmnopqrstuvwxyz0123456789-|") == ""
+}
 
 // values lists what can stand where the help says what.
 func (c *completer) values(ctx context.Context, what string) []candidate {
-	if choices.MatchString(what) {
+	if isChoice(what) {
 		var out []candidate
 		for _, w := range strings.Split(what, "|") {
 			out = append(out, candidate{w, ""})

@@ -124,12 +124,12 @@ func (c *call) overview(ctx context.Context) error {
 			return err
 		}
 	}
-	joinedAt := c.joinedAt()
 	for _, m := range meshes.Meshes {
 		if slices.Contains(slugs, m.Mesh) {
-			me.add(m, n.topicCount(ctx, m), joinedAt[m.MeshID], sessions.Sessions)
+			me.add(m, n.topicCount(ctx, m), sessions.Sessions)
 		}
 	}
+	c.fromConfig(&me)
 	return c.ui.result(me, func() error { return c.printMe(me) })
 }
 
@@ -143,27 +143,34 @@ func (n *conn) topicCount(ctx context.Context, m bus.MeshStatus) *int {
 	return &count
 }
 
-// joinedAt is when each mesh was joined, by its id. A session may not read the file, and does without.
-func (c *call) joinedAt() map[string]string {
-	when := map[string]string{}
+// fromConfig adds what only the file knows: when a mesh was joined, and under which name where no broker has said it yet. A session may not be able to read
+// the file, and does without.
+func (c *call) fromConfig(me *meJSON) {
 	dir, err := mesh.ConfigDir(c.getenv)
 	if err != nil {
-		return when
+		return
 	}
 	config, err := mesh.LoadConfig(dir)
 	if err != nil {
-		return when
+		return
 	}
-	for _, j := range config.Meshes {
-		when[j.MeshID] = j.JoinedAt
+	for i := range me.Meshes {
+		m := &me.Meshes[i]
+		for _, j := range config.Meshes {
+			if j.MeshID == m.MeshID {
+				m.JoinedAt = j.JoinedAt
+			}
+		}
+		if m.DisplayName == "" {
+			m.DisplayName = config.DisplayName
+		}
 	}
-	return when
 }
 
-func (me *meJSON) add(m bus.MeshStatus, topics *int, joinedAt string, sessions []bus.SessionInfo) {
+func (me *meJSON) add(m bus.MeshStatus, topics *int, sessions []bus.SessionInfo) {
 	row := meMesh{
 		MeshID: m.MeshID, Slug: m.Mesh, Name: m.Name, MemberID: m.MemberID, DisplayName: m.DisplayName, Pubkey: m.Pubkey, BrokerURL: m.BrokerURL,
-		JoinedAt: joinedAt, Link: m.Link, Error: m.Error, Topics: topics, Unread: m.Unread, Sessions: []meSession{},
+		Link: m.Link, Error: m.Error, Topics: topics, Unread: m.Unread, Sessions: []meSession{},
 		Unsent: m.Outbox["pending"] + m.Outbox["inflight"],
 	}
 	if m.Server != nil {
@@ -210,11 +217,14 @@ func (c *call) printMe(me meJSON) error {
 }
 
 func (c *call) meLine(m meMesh) string {
-	who := cleanLine(m.DisplayName)
+	who := "you are " + cleanLine(m.DisplayName)
+	if m.DisplayName == "" {
+		who = "your name is not known yet"
+	}
 	if m.MyRole != nil {
 		who += ", " + cleanLine(*m.MyRole)
 	}
-	parts := []string{c.ui.paint(bold, m.Slug), c.linkWord(m.Link, m.Error), "you are " + who, short(m.Pubkey) + "…"}
+	parts := []string{c.ui.paint(bold, m.Slug), c.linkWord(m.Link, m.Error), who, short(m.Pubkey) + "…"}
 	if m.Peers != nil {
 		parts = append(parts, fmt.Sprintf("%s, %d online", plural(*m.Peers, "member"), *m.Online))
 	}
