@@ -105,6 +105,8 @@ func (a *app) tree() *urfave.Command {
 			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too. --json=a,b keeps these fields"},
 			&urfave.StringFlag{Name: "jq", Usage: "print what this `EXPR` of the jq language makes of the JSON; strings as text"},
 			&urfave.StringFlag{Name: "mesh", Usage: "the mesh meant, by its `SLUG`"},
+			&urfave.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do it without asking, where the command asks"},
+			&urfave.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no notes on stderr; warnings and errors stay"},
 			&urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "explain the command"},
 			&urfave.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", Local: true},
 		},
@@ -172,6 +174,7 @@ func (a *app) command(v verb, above string) *urfave.Command {
 		case a.help:
 			return c.explain(v)
 		case v.run != nil:
+			a.ui.quiet = cmd.Bool("quiet")
 			var err error
 			if a.ui.fields, err = fieldList(a.fields, v.fields); err != nil {
 				return err

@@ -252,7 +252,7 @@ func (l *launch) chooseMesh(ctx context.Context) (string, error) {
 	if l.invite.Invite != "" {
 		return l.joinFirst(ctx)
 	}
-	slug, err := l.meshNamed(l.slug, false)
+	slug, err := l.meshNamed(ctx, l.slug, false)
 	if err != nil && l.mayAsk() {
 		return l.askMesh(ctx, err)
 	}

@@ -19,6 +19,10 @@ wait for the next session of its name.`,
 			if err := c.want(1, 1, "claudemesh session revoke SESSION"); err != nil {
 				return err
 			}
+			slug, err := c.meshFilter(ctx)
+			if err != nil {
+				return err
+			}
 			n, err := c.connect(ctx)
 			if err != nil {
 				return err
@@ -28,7 +32,7 @@ wait for the next session of its name.`,
 			if err := n.daemon(ctx, bus.OpSessionList, nil, &list); err != nil {
 				return err
 			}
-			s, err := chooseSession(list.Sessions, c.args()[0], c.cmd.String("mesh"))
+			s, err := chooseSession(list.Sessions, c.args()[0], slug)
 			if err != nil {
 				return err
 			}

@@ -21,6 +21,7 @@ type ui struct {
 	json     bool
 	fields   []string  // of --json=FIELDS; nil for all
 	filter   *jqFilter // of --jq; nil without
+	quiet    bool      // no notes
 	colour   bool      // of stdout
 	colErr   bool      // of stderr
 }
@@ -44,8 +45,11 @@ func (u *ui) result(v any, text func() error) error {
 	return text()
 }
 
-// note writes a line about what happened on the way, to stderr, whatever the format of the result.
+// note writes a line about what happened on the way, to stderr, whatever the format of the result; --quiet keeps it back.
 func (u *ui) note(format string, args ...any) {
+	if u.quiet {
+		return
+	}
 	fmt.Fprintf(u.err, format+"\n", args...)
 }
 
