@@ -144,7 +144,7 @@ func TestHelpForModels(t *testing.T) {
 		}
 	})
 	for _, want := range []string{
-		"\nsend TO TEXT… | TO - [priority= reply-to= wait= timeout= idempotency-key=] - send a message", "(= message send)", "\ninbox [unread follow limit=] - ", "(= new",
+		"\nsend TO TEXT… | TO - [priority= reply-to= wait= timeout= idempotency-key= self] - send a message", "(= message send)", "\ninbox [unread follow limit=] - ", "(= new",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
