@@ -113,3 +113,20 @@ func FuzzArguments(f *testing.F) {
 		}
 	})
 }
+
+func FuzzCompletion(f *testing.F) {
+	f.Add("send|--priority|now|bob", "--wa")
+	f.Add("--json|help|topic", "'")
+	f.Add("--mesh|=", "--mesh=")
+	f.Fuzz(func(t *testing.T, before, current string) {
+		a := &app{env: hostEnv(nil)}
+		a.getenv = func(string) string { return "" } // no home: neither config nor daemon
+		a.root = a.tree()
+		c := &completer{call: &call{app: a, cmd: a.root}, before: strings.Split(before, "|"), current: unquoted(current)}
+		for _, found := range c.find(t.Context()) {
+			if !strings.HasPrefix(found.Word, c.current) || strings.ContainsAny(found.Word+found.What, "\t\n\x1b") {
+				t.Fatalf("%q, %q: offers %q", before, current, found)
+			}
+		}
+	})
+}

@@ -114,9 +114,13 @@ func (c *completer) commands(cmd *urfave.Command) []candidate {
 
 // helpTopics are the commands that help explains, behind those words of it that stand already.
 func (c *completer) helpTopics() []candidate {
-	cmd := c.root
-	for _, word := range c.before[1:] {
-		if sub := cmd.Command(word); sub != nil {
+	cmd, asked := c.root, false
+	for _, word := range c.before {
+		sub := cmd.Command(word)
+		switch {
+		case !asked:
+			asked = sub != nil // help itself
+		case sub != nil:
 			cmd = sub
 		}
 	}
