@@ -8,22 +8,29 @@ import (
 
 // words are the arguments of one run, understood.
 type words struct {
-	// args are in the one order that cannot be misread: command words, flags with their values attached, "--", positionals. --json and --help are taken out.
-	args   []string
-	json   bool
-	help   bool
-	fields string // of --json=FIELDS
-	behind int    // how many positionals stood behind "--"
+	// args are in the one order that cannot be misread: command words, flags with their values attached, "--", positionals. --json, --jq and --help are taken out.
+	args    []string
+	json    bool
+	help    bool
+	fields  string // of --json=FIELDS
+	jq      string // of --jq=EXPR
+	filters bool   // --jq was given
+	behind  int    // how many positionals stood behind "--"
 }
 
-// canonical reads the arguments. Flags may stand anywhere, a text that begins with a dash and is no flag ("-5", "- item") does not swallow the flags
-// behind it, and an unknown flag is an error before anything runs. What it returns beside an error is valid as far as --json goes: the error is to be printed
-// as JSON, too.
+// canonical reads the arguments. Flags may stand anywhere, also before the command they belong to; a text that begins with a dash and is no flag ("-5",
+// "- item") does not swallow the flags behind it, and an unknown flag is an error before anything runs. What it returns beside an error is valid as far as
+// --json goes: the error is to be printed as JSON, too.
 //
-// A flag is a word of the form --name, --name=value, -name or -name=value, where name begins with a letter; with one dash it holds no white space. A flag that takes a value takes the next word unless
-// that is "--" or a flag of the command; a boolean never does. "--" ends the flags.
+// A flag is a word of the form --name, --name=value, -name or -name=value, where name begins with a letter; with one dash it holds no white space. A flag that
+// takes a value takes the next word unless that is "--" or a flag of the command; a boolean never does. "--" ends the flags. Of a flag that is given twice the
+// last one holds.
 func canonical(root *urfave.Command, args []string) (w words, err error) {
-	path := []*urfave.Command{root}
+	path, isCommand := findCommand(root, args)
+	known := []*urfave.Command{root, path[len(path)-1]}
+	for _, c := range path[1:] {
+		w.args = append(w.args, c.Name)
+	}
 	var positionals []string
 	for i := 0; i < len(args); i++ {
 		word := args[i]
@@ -34,15 +41,12 @@ func canonical(root *urfave.Command, args []string) (w words, err error) {
 		}
 		name, value, attached := flagWord(word)
 		if name == "" {
-			if sub := path[len(path)-1].Command(word); sub != nil && len(positionals) == 0 {
-				path = append(path, sub)
-				w.args = append(w.args, word)
-			} else {
+			if !isCommand[i] {
 				positionals = append(positionals, word)
 			}
 			continue
 		}
-		flag := findFlag(path, name)
+		flag := findFlag(known, name)
 		switch {
 		case flag != nil && name == "json":
 			w.json, w.fields = value != "false", ""
@@ -62,20 +66,67 @@ func canonical(root *urfave.Command, args []string) (w words, err error) {
 			}
 			w.args = append(w.args, "--"+name+"="+value)
 		case attached:
-			w.args = append(w.args, "--"+name+"="+value)
-		case i+1 == len(args) || args[i+1] == "--" || isFlagOf(path, args[i+1]):
+			w.put(name, value)
+		case i+1 == len(args) || args[i+1] == "--" || isFlagOf(known, args[i+1]):
 			if err == nil {
 				err = usagef("flag --%s needs a value", name)
 			}
 		default:
 			i++
-			w.args = append(w.args, "--"+name+"="+args[i])
+			w.put(name, args[i])
 		}
 	}
 	if len(positionals) > 0 {
 		w.args = append(append(w.args, "--"), positionals...)
 	}
 	return w, err
+}
+
+// findCommand finds the command that is meant, as the path from the root, and which of the arguments are the words of it. To tell a command's word from the
+// value of a flag in front of it, it asks the commands that can still be meant whether the flag takes one.
+func findCommand(root *urfave.Command, args []string) (path []*urfave.Command, isCommand map[int]bool) {
+	path, isCommand = []*urfave.Command{root}, map[int]bool{}
+	for i := 0; i < len(args) && args[i] != "--"; i++ {
+		last := path[len(path)-1]
+		name, _, attached := flagWord(args[i])
+		if name == "" {
+			sub := last.Command(args[i])
+			if sub == nil {
+				break // the first positional argument: what follows is no command
+			}
+			path, isCommand[i] = append(path, sub), true
+			continue
+		}
+		flag := findFlag([]*urfave.Command{root, last}, name)
+		if flag == nil {
+			flag = flagBelow(last, name)
+		}
+		if flag != nil && takesValue(flag) && !attached {
+			i++
+		}
+	}
+	return path, isCommand
+}
+
+// flagBelow finds a flag of a command under cmd. Where they differ about it, one that takes a value goes first.
+func flagBelow(cmd *urfave.Command, name string) (found urfave.Flag) {
+	for _, sub := range cmd.Commands {
+		for _, f := range []urfave.Flag{findFlag([]*urfave.Command{sub}, name), flagBelow(sub, name)} {
+			if f != nil && (found == nil || takesValue(f)) {
+				found = f
+			}
+		}
+	}
+	return found
+}
+
+// put notes a flag that takes a value.
+func (w *words) put(name, value string) {
+	if name == "jq" {
+		w.jq, w.filters = value, true
+		return
+	}
+	w.args = append(w.args, "--"+name+"="+value)
 }
 
 // flagWord takes a word apart; name is empty when it is no flag.
@@ -121,12 +172,16 @@ func takesValue(f urfave.Flag) bool {
 
 func unknownFlag(path []*urfave.Command, word, name string) error {
 	e := &usageError{message: "unknown flag " + cleanLine(strings.SplitN(word, "=", 2)[0])}
-	var flags []urfave.Flag
-	for _, c := range path {
-		flags = append(flags, c.Flags...)
+	var names []string
+	for _, c := range []*urfave.Command{path[0], path[len(path)-1]} {
+		for _, f := range c.Flags {
+			names = append(names, f.Names()...)
+		}
 	}
-	if s := urfave.SuggestFlag(flags, name, true); s != "" {
-		e.hint = "did you mean " + s + "?\n"
+	if s := nearest(name, names); len(s) > 1 {
+		e.hint = "did you mean --" + s + "?\n"
+	} else if s != "" {
+		e.hint = "did you mean -" + s + "?\n"
 	}
 	e.hint += "put -- before text that begins with a dash\nsee: " + commandPath(path) + " --help"
 	return e

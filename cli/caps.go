@@ -96,11 +96,7 @@ func parseCaps(list string) ([]string, error) {
 
 func unknownCap(name string, all []string) error {
 	e := &usageError{message: "no capability is called " + quoted(name)}
-	known := make([]*urfave.Command, len(all)) // the library's way to find the word that was meant
-	for i, s := range all {
-		known[i] = &urfave.Command{Name: s}
-	}
-	if s := urfave.SuggestCommand(known, name); name != "" && slices.Contains(all, s) {
+	if s := nearest(name, all); s != "" {
 		e.hint = "did you mean " + s + "?\n"
 	}
 	e.hint += "capabilities: " + strings.Join(all, ", ") + "\neach is explained by: --caps ?"

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	urfave "github.com/urfave/cli/v3"
@@ -30,9 +31,14 @@ func run(ctx context.Context, e *env) int {
 		args = args[1:]
 	}
 	app := &app{env: e}
-	root := app.root()
+	root := app.tree()
+	app.root = root
 	w, err := canonical(root, app.bare(root, args))
-	app.ui, app.fields, app.help, app.behind = newUI(e, w.json), w.fields, w.help, w.behind
+	app.ui, app.fields, app.help, app.behind = newUI(e, w.json || w.filters), w.fields, w.help, w.behind
+	if w.filters && err == nil {
+		app.ui.filter, err = newFilter(ctx, w.jq)
+		app.ui.json = err == nil
+	}
 	if err == nil {
 		err = root.Run(ctx, append([]string{root.Name}, w.args...))
 	}
@@ -52,9 +58,10 @@ func run(ctx context.Context, e *env) int {
 type app struct {
 	*env
 	ui     *ui
-	fields string // of --json=FIELDS, for verbs that select
-	help   bool   // --help
-	behind int    // positional arguments that stood behind "--"
+	root   *urfave.Command // the command tree
+	fields string          // of --json=FIELDS
+	help   bool            // --help
+	behind int             // positional arguments that stood behind "--"
 }
 
 // call is one run of one verb.
@@ -78,13 +85,13 @@ func (c *call) want(least, most int, form string) error {
 	return nil
 }
 
-// root is the command tree. The order is that of the help.
-func (a *app) root() *urfave.Command {
+// tree makes the command tree. The order is that of the help.
+func (a *app) tree() *urfave.Command {
 	root := a.command(verb{
 		name: "claudemesh", short: "messages between AI coding sessions: durable, encrypted, truthfully reported",
 		subs: []verb{
-			createVerb(), joinVerb(), shareVerb(), listVerb(), infoVerb(), renameVerb(), leaveVerb(), deleteVerb(),
-			sendVerb(), inboxVerb(), traceVerb(), messageVerb(), peerVerb(), peersVerb(), sessionVerb(), launchVerb(),
+			createVerb(), joinVerb(), shareVerb(), listVerb(), infoVerb(), meVerb(), renameVerb(), leaveVerb(), deleteVerb(), workspaceVerb(),
+			sendVerb(), inboxVerb(), traceVerb(), messageVerb(), msgStatusVerb(), peerVerb(), peersVerb(), sessionVerb(), launchVerb(),
 			memberVerb(), grantVerb(), revokeVerb(), blockVerb(), unblockVerb(), grantsVerb(), verifyVerb(),
 			kickVerb(), disconnectVerb(), banVerb(), unbanVerb(), bansVerb(), apiKeyVerb(),
 			statusVerb(), summaryVerb(), visibleVerb(), profileVerb(), groupVerb(), settingsVerb(),
@@ -92,15 +99,18 @@ func (a *app) root() *urfave.Command {
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
 			installVerb(), uninstallVerb(), doctorVerb(), statusLineVerb(),
-			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), versionVerb(), helpVerb(),
+			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), completionVerb(), completeVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{
-			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too"},
+			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too. --json=a,b keeps these fields"},
+			&urfave.StringFlag{Name: "jq", Usage: "print what this `EXPR` of the jq language makes of the JSON; strings as text"},
 			&urfave.StringFlag{Name: "mesh", Usage: "the mesh meant, by its `SLUG`"},
+			&urfave.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do it without asking, where the command asks"},
+			&urfave.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no notes on stderr; warnings and errors stay"},
 			&urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "explain the command"},
 			&urfave.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", Local: true},
 		},
-	})
+	}, "")
 	root.HideHelp, root.HideVersion, root.HideHelpCommand = true, true, true
 	// Errors come back to run; the library must not print or exit.
 	root.ExitErrHandler = func(context.Context, *urfave.Command, error) {}
@@ -120,29 +130,60 @@ type verb struct {
 	flags    []urfave.Flag
 	subs     []verb
 	hidden   bool
-	selects  bool // takes --json=FIELDS
+	fields   []string // all that --json=FIELDS may name; nil where it depends on the result
 	run      func(context.Context, *call) error
 }
 
-func (a *app) command(v verb) *urfave.Command {
-	cmd := &urfave.Command{Name: v.name, Aliases: v.aliases, Usage: v.short, Flags: v.flags, Hidden: v.hidden, Metadata: map[string]any{verbKey: v}}
+// alsoAlone makes a group that does what v does when no command of it is named, as the reference has it.
+func (v verb) alsoAlone(group verb) verb {
+	group.flags, group.examples, group.fails, group.fields = v.flags, v.examples, v.fails, v.fields
+	group.run = func(ctx context.Context, c *call) error {
+		if c.cmd.Args().Present() {
+			return c.unknownCommand(c.args()[0])
+		}
+		return v.run(ctx, c)
+	}
+	return group
+}
+
+// Keys of a command's metadata: the verb it was made of, and its name with those of the groups above it. The library knows the latter of the commands on the
+// way to the one that runs, and of no other.
+const (
+	verbKey = "verb"
+	pathKey = "path"
+)
+
+func verbOf(cmd *urfave.Command) verb { return cmd.Metadata[verbKey].(verb) }
+
+func fullName(cmd *urfave.Command) string { return cmd.Metadata[pathKey].(string) }
+
+func (a *app) command(v verb, above string) *urfave.Command {
+	path := strings.TrimPrefix(above+" "+v.name, " ")
+	cmd := &urfave.Command{
+		Name: v.name, Aliases: v.aliases, Usage: v.short, Flags: v.flags, Hidden: v.hidden, Metadata: map[string]any{verbKey: v, pathKey: path},
+	}
 	for _, s := range v.subs {
-		cmd.Commands = append(cmd.Commands, a.command(s))
+		cmd.Commands = append(cmd.Commands, a.command(s, path))
 	}
 	cmd.OnUsageError = func(_ context.Context, _ *urfave.Command, err error, _ bool) error {
-		return &usageError{message: err.Error(), hint: "see: " + cmd.FullName() + " --help"}
+		return &usageError{message: err.Error(), hint: "see: " + path + " --help"}
 	}
 	cmd.Action = func(ctx context.Context, cmd *urfave.Command) error {
 		c := &call{app: a, cmd: cmd}
 		switch {
 		case a.help:
 			return c.explain(v)
-		case a.fields != "" && !v.selects:
-			return usagef("this command prints whole objects: --json takes no fields here")
 		case v.run != nil:
+			a.ui.quiet = cmd.Bool("quiet")
+			var err error
+			if a.ui.fields, err = fieldList(a.fields, v.fields); err != nil {
+				return err
+			}
 			return v.run(ctx, c)
 		case cmd.Bool("version"):
 			return c.version()
+		case cmd.Args().First() == "help":
+			return c.explain(v)
 		case cmd.Args().Present():
 			return c.unknownCommand(cmd.Args().First())
 		default:
@@ -153,9 +194,28 @@ func (a *app) command(v verb) *urfave.Command {
 }
 
 func (c *call) unknownCommand(word string) error {
-	e := &usageError{message: "unknown command " + quoted(word), hint: "see: " + c.cmd.FullName() + " --help"}
-	if s := urfave.SuggestCommand(c.cmd.Commands, word); s != "" && s != "help" && s != "h" {
+	e := &usageError{message: "unknown command " + quoted(word), hint: "see: " + fullName(c.cmd) + " --help"}
+	if s := suggestCommand(c.cmd, word); s != "" {
 		e.hint = "did you mean " + s + "?\n" + e.hint
 	}
 	return e
+}
+
+// suggestCommand is what a word that is no command of cmd most likely meant: a command of cmd, or one of another group by the very word.
+func suggestCommand(cmd *urfave.Command, word string) string {
+	var names []string
+	for _, sub := range cmd.Commands {
+		if !sub.Hidden {
+			names = append(names, sub.Names()...)
+		}
+	}
+	if s := nearest(word, names); s != "" {
+		return s
+	}
+	for _, group := range cmd.Root().Commands {
+		if sub := group.Command(word); sub != nil && !group.Hidden && !sub.Hidden {
+			return group.Name + " " + word
+		}
+	}
+	return ""
 }

@@ -237,6 +237,7 @@ func daemonRestartVerb() verb {
 		name: "restart", args: "", short: "stop the daemon and start it again",
 		long:     `Sessions stay registered, and accepted messages are kept. It starts the daemon when none ran.`,
 		examples: []string{"claudemesh daemon restart"},
+		fails:    []string{"7  sessions may not do this", "8  the daemon does not end, or does not start"},
 		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "no-tcp", Usage: "no loopback TCP door"}, &caFlag},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh daemon restart"); err != nil {

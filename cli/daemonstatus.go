@@ -99,6 +99,8 @@ func (c *call) printStatus(s bus.Status) error {
 func daemonVersionVerb() verb {
 	return verb{
 		name: "version", args: "", short: "print the version of the running daemon", hidden: true,
+		examples: []string{"claudemesh daemon version --json"},
+		fails:    []string{"8  no daemon runs, or it does not answer"},
 		run: func(ctx context.Context, c *call) error {
 			n, err := c.running(ctx)
 			if err != nil {
@@ -109,7 +111,8 @@ func daemonVersionVerb() verb {
 			if err := n.daemon(ctx, bus.OpVersion, nil, &v); err != nil {
 				return err
 			}
-			return c.ui.result(map[string]any{"daemon_version": v.Version, "ipc_api": fmt.Sprintf("v%d", v.API), "pid": v.PID}, func() error {
+			// A number: the reference counts the daemon's schema, not the program's.
+			return c.ui.result(map[string]any{"schema_version": 1, "daemon_version": v.Version, "ipc_api": fmt.Sprintf("v%d", v.API), "pid": v.PID}, func() error {
 				return c.ui.print("daemon %s (api v%d, pid %d)", v.Version, v.API, v.PID)
 			})
 		},

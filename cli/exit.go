@@ -47,17 +47,18 @@ func (f *failure) Error() string { return f.Message }
 // MarshalJSON makes one flat object: the fixed keys first, then those of Data, of which none replaces a fixed one.
 func (f *failure) MarshalJSON() ([]byte, error) {
 	fixed, err := json.Marshal(struct {
+		Schema  string `json:"schema_version"`
 		OK      bool   `json:"ok"`
 		Code    string `json:"error"`
 		Message string `json:"message"`
 		Hint    string `json:"hint,omitempty"`
-	}{false, f.Code, f.Message, f.Hint})
+	}{schemaVersion, false, f.Code, f.Message, f.Hint})
 	if err != nil {
 		return nil, err
 	}
 	more := map[string]any{}
 	for k, v := range f.Data {
-		if k != "ok" && k != "error" && k != "message" && k != "hint" {
+		if k != "schema_version" && k != "ok" && k != "error" && k != "message" && k != "hint" {
 			more[k] = v
 		}
 	}
@@ -91,6 +92,7 @@ func explain(err error) *failure {
 		api     *bus.APIError
 		ambig   *mesh.ErrAmbiguous
 		exists  *existsError
+		filter  *filterError
 		ci      *ciError
 		manager *noServiceError
 	)
@@ -105,6 +107,8 @@ func explain(err error) *failure {
 		}
 	case errors.As(err, &failed):
 		f.Code, f.Exit, f.Data = "send_failed", exitFailed, failed.data()
+	case errors.As(err, &filter):
+		f.Code, f.Exit, f.Hint = "jq_failed", exitFailed, "look at what there is with --json"
 	case errors.As(err, &usage):
 		f.Code, f.Hint, f.Exit = "usage", usage.hint, exitUsage
 	case errors.As(err, &several):

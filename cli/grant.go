@@ -191,7 +191,7 @@ func grantsVerb() verb {
 						names[m.Pubkey] = m.DisplayName
 					}
 				}
-				out := grantsJSON{SchemaVersion: "1.0", Mesh: slug, Grants: now.Grants, Names: names, Default: now.Default}
+				out := grantsJSON{Mesh: slug, Grants: now.Grants, Names: names, Default: now.Default}
 				return c.ui.result(out, func() error { return c.printGrants(out) })
 			})
 		},
@@ -200,11 +200,10 @@ func grantsVerb() verb {
 
 // grantsJSON is the answer of grants; Names are those of the members among the keys.
 type grantsJSON struct {
-	SchemaVersion string            `json:"schema_version"`
-	Mesh          string            `json:"mesh"`
-	Grants        wire.Grants       `json:"grants"`
-	Names         map[string]string `json:"names"`
-	Default       []string          `json:"default"`
+	Mesh    string            `json:"mesh"`
+	Grants  wire.Grants       `json:"grants"`
+	Names   map[string]string `json:"names"`
+	Default []string          `json:"default"`
 }
 
 func (c *call) printGrants(g grantsJSON) error {

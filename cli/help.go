@@ -28,8 +28,14 @@ const exitTable = `exit codes:
 func helpVerb() verb {
 	return verb{
 		name: "help", args: "[COMMAND…]", short: "explain a command",
+		long: `Explains a command, as COMMAND --help does: its forms, an example, its flags, what can fail and with which exit code.
+
+--llm prints every command, or those of the group named, one a line: what a model needs to know before it uses the program.`,
+		examples: []string{"claudemesh help send", "claudemesh help --llm", "claudemesh help --llm topic", "claudemesh help send --json"},
+		fails:    []string{"3  no such command"},
+		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "llm", Usage: "every command in a line, for language models"}},
 		run: func(_ context.Context, c *call) error {
-			cmd := c.cmd.Root()
+			cmd := c.root
 			for _, word := range c.args() {
 				sub := cmd.Command(word)
 				if sub == nil {
@@ -37,32 +43,26 @@ func helpVerb() verb {
 				}
 				cmd = sub
 			}
-			return (&call{app: c.app, cmd: cmd}).explain(cmd.Metadata[verbKey].(verb))
+			if c.cmd.Bool("llm") {
+				return c.explainAll(cmd)
+			}
+			return (&call{app: c.app, cmd: cmd}).explain(verbOf(cmd))
 		},
 	}
 }
 
-// verbKey is where a command keeps the verb it was made of.
-const verbKey = "verb"
-
+// explain prints the help of one command.
 func (c *call) explain(v verb) error {
+	return c.ui.result(newHelpJSON(c.root, c.cmd, v), func() error { return c.ui.print("%s", c.helpText(v)) })
+}
+
+func (c *call) helpText(v verb) string {
 	var b strings.Builder
-	name := c.cmd.FullName()
+	name, width := fullName(c.cmd), c.ui.width()
 	fmt.Fprintf(&b, "%s: %s\n\n", name, v.short)
-	switch {
-	case v.group():
-		fmt.Fprintf(&b, "usage: %s COMMAND [flags]\n\ncommands:\n", name)
-		width := 0
-		for _, s := range v.subs {
-			width = max(width, len(s.head()))
-		}
-		for _, s := range v.subs {
-			if !s.hidden {
-				fmt.Fprintf(&b, "  %-*s  %s\n", width, s.head(), s.short)
-			}
-		}
-		fmt.Fprintf(&b, "\n%s COMMAND --help explains one of them\n", name)
-	default:
+	if v.group() && v.run == nil {
+		fmt.Fprintf(&b, "usage: %s COMMAND [flags]\n", name)
+	} else {
 		for i, form := range strings.Split(v.args, "\n") {
 			word := "usage: "
 			if i > 0 {
@@ -71,8 +71,18 @@ func (c *call) explain(v verb) error {
 			fmt.Fprintln(&b, strings.TrimRight(word+name+" "+form, " "))
 		}
 	}
+	if v.group() {
+		var rows [][2]string
+		for _, s := range v.subs {
+			if !s.hidden {
+				rows = append(rows, [2]string{s.head(), s.short})
+			}
+		}
+		b.WriteString("\ncommands:\n" + table(rows, width))
+		fmt.Fprintf(&b, "\n%s COMMAND --help explains one of them\n", name)
+	}
 	if v.long != "" {
-		fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(v.long))
+		fmt.Fprintf(&b, "\n%s\n", reflow(strings.TrimSpace(v.long), width))
 	}
 	if len(v.examples) > 0 {
 		b.WriteString("\nexample:\n")
@@ -80,17 +90,17 @@ func (c *call) explain(v verb) error {
 			b.WriteString("  " + e + "\n")
 		}
 	}
-	b.WriteString("\nflags:\n" + flagTable(c.cmd))
+	b.WriteString("\nflags:\n" + table(flagRows(c.root, c.cmd), width))
 	if len(v.fails) > 0 {
 		b.WriteString("\nfails with:\n")
 		for _, f := range v.fails {
-			b.WriteString("  " + f + "\n")
+			b.WriteString(hang("  ", f, width, 5))
 		}
 	}
-	if !v.group() || c.cmd == c.cmd.Root() {
+	if !v.group() || c.cmd == c.root {
 		b.WriteString("\n" + exitTable)
 	}
-	return c.ui.print("%s", strings.TrimRight(b.String(), "\n"))
+	return strings.TrimRight(b.String(), "\n")
 }
 
 // group reports whether a verb is explained by listing what is under it.
@@ -104,11 +114,11 @@ func (v verb) head() string {
 
 var metavar = regexp.MustCompile("`([^`]+)`")
 
-// flagTable lists the flags of a command, its own first, then the general ones.
-func flagTable(cmd *urfave.Command) string {
-	var rows [][2]string
+// flagsOf lists the flags of a command, its own first, then the general ones.
+func flagsOf(root, cmd *urfave.Command) []helpFlag {
+	var flags []helpFlag
 	seen := map[string]bool{}
-	for _, c := range cmd.Lineage() {
+	for _, c := range []*urfave.Command{cmd, root} {
 		for _, f := range c.Flags {
 			d, ok := f.(interface {
 				GetUsage() string
@@ -119,25 +129,28 @@ func flagTable(cmd *urfave.Command) string {
 				continue
 			}
 			seen[names[0]] = true
-			usage, head := d.GetUsage(), "--"+names[0]
-			if m := metavar.FindStringSubmatch(usage); m != nil {
-				head += " " + m[1]
+			h := helpFlag{Name: names[0], Aliases: names[1:], Usage: strings.ReplaceAll(d.GetUsage(), "`", ""), own: c == cmd}
+			if m := metavar.FindStringSubmatch(d.GetUsage()); m != nil {
+				h.Value = m[1]
+			} else if takesValue(f) {
+				h.Value = strings.ToUpper(names[0])
 			}
-			for _, n := range names[1:] {
-				head += ", -" + n
-			}
-			rows = append(rows, [2]string{head, strings.ReplaceAll(usage, "`", "")})
+			flags = append(flags, h)
 		}
 	}
-	width := 0
-	for _, r := range rows {
-		width = max(width, len(r[0]))
+	return flags
+}
+
+func flagRows(root, cmd *urfave.Command) [][2]string {
+	var rows [][2]string
+	for _, f := range flagsOf(root, cmd) {
+		head := strings.TrimRight("--"+f.Name+" "+f.Value, " ")
+		for _, n := range f.Aliases {
+			head += ", -" + n
+		}
+		rows = append(rows, [2]string{head, f.Usage})
 	}
-	var b strings.Builder
-	for _, r := range rows {
-		fmt.Fprintf(&b, "  %-*s  %s\n", width, r[0], r[1])
-	}
-	return b.String()
+	return rows
 }
 
 // quoted shows a word of the user's in an error.

@@ -59,8 +59,12 @@ type hookInputJSON struct {
 	Prompt           string `json:"prompt"`
 }
 
+func hookFails() []string {
+	return []string{"0  whatever happens: a hook neither fails nor holds up the client"}
+}
+
 func hookEventVerb(name string, drain bool, short string) verb {
-	return verb{name: name, short: short, examples: []string{`echo '{"hook_event_name":"Stop"}' | claudemesh hook ` + name}, run: func(ctx context.Context, c *call) error {
+	return verb{name: name, short: short, examples: []string{`echo '{"hook_event_name":"Stop"}' | claudemesh hook ` + name}, fails: hookFails(), run: func(ctx context.Context, c *call) error {
 		return c.hook(ctx, func(ctx context.Context) error {
 			in, err := c.hookInput()
 			if err != nil {
@@ -77,7 +81,7 @@ func hookEventVerb(name string, drain bool, short string) verb {
 
 // hookStatusVerb is a hook as the reference installs it: the status itself is the word.
 func hookStatusVerb(status string) verb {
-	return verb{name: status, short: "tell that the client is " + status, examples: []string{"claudemesh hook " + status}, run: func(ctx context.Context, c *call) error {
+	return verb{name: status, short: "tell that the client is " + status, examples: []string{"claudemesh hook " + status}, fails: hookFails(), run: func(ctx context.Context, c *call) error {
 		return c.hook(ctx, func(ctx context.Context) error {
 			in, err := c.hookInput()
 			if err != nil {
@@ -182,7 +186,12 @@ func (c *call) tellEvent(ctx context.Context, ev bus.HookEvent) error {
 	if text == "" {
 		return nil
 	}
-	return c.ui.printJSON(hookAnswer(ev.Event, text), true)
+	// The client's own format: no envelope of ours belongs into it.
+	answer, err := marshal(hookAnswer(ev.Event, text))
+	if err != nil {
+		return fmt.Errorf("encode answer of the hook: %w", err)
+	}
+	return c.ui.writeJSON(answer, true)
 }
 
 // hookAnswer is what the client takes text for its model from: the end of a turn is put off with a reason, anywhere else it is context.

@@ -45,7 +45,7 @@ command line where it is missing. In a terminal, claudemesh alone is claudemesh 
 			&urfave.StringFlag{Name: "name", Usage: "how peers see it: `NAME` (default: your user name)"},
 			&urfave.StringFlag{Name: "role", Usage: "its `ROLE`, told to peers"},
 			&urfave.StringFlag{Name: "groups", Usage: "groups it is in: `G1,G2:ROLE`"},
-			&urfave.StringFlag{Name: "message-mode", Usage: "`MODE`: push shows messages as they come (default), inbox and off only when it looks"},
+			&urfave.StringFlag{Name: "message-mode", Usage: "`push|inbox|off`: push shows messages as they come (default), inbox and off only when it looks"},
 			capsFlag(),
 			&urfave.BoolFlag{Name: "only-mesh", Usage: "it may use no other mesh than its own"},
 			&urfave.BoolFlag{Name: "nudge", Usage: "where nothing else wakes it, write a line without content to Claude Code's own inbox"},
@@ -252,7 +252,7 @@ func (l *launch) chooseMesh(ctx context.Context) (string, error) {
 	if l.invite.Invite != "" {
 		return l.joinFirst(ctx)
 	}
-	slug, err := l.meshNamed(l.slug, false)
+	slug, err := l.meshNamed(ctx, l.slug, false)
 	if err != nil && l.mayAsk() {
 		return l.askMesh(ctx, err)
 	}

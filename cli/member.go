@@ -13,7 +13,9 @@ import (
 )
 
 func memberVerb() verb {
-	return verb{name: "member", short: "who belongs to the mesh, and as what", subs: []verb{memberListVerb(), memberShowVerb(), memberEditVerb()}}
+	return memberListVerb().alsoAlone(verb{
+		name: "member", aliases: []string{"members"}, short: "who belongs to the mesh, and as what", subs: []verb{memberListVerb(), memberShowVerb(), memberEditVerb()},
+	})
 }
 
 // memberRow is a member as it is shown: what the mesh knows of it, and how it is now.

@@ -70,15 +70,14 @@ broker, which asks for its admin token. The name becomes the slug by which the m
 
 // membershipJSON is the answer of create and join; the short keys are those of the reference.
 type membershipJSON struct {
-	SchemaVersion string `json:"schema_version"`
-	OK            bool   `json:"ok"`
-	Slug          string `json:"slug"`
-	ID            string `json:"id"`
+	OK   bool   `json:"ok"`
+	Slug string `json:"slug"`
+	ID   string `json:"id"`
 	bus.MeshJoined
 }
 
 func membership(m bus.MeshJoined) membershipJSON {
-	return membershipJSON{SchemaVersion: "1.0", OK: true, Slug: m.Mesh, ID: m.MeshID, MeshJoined: m}
+	return membershipJSON{OK: true, Slug: m.Mesh, ID: m.MeshID, MeshJoined: m}
 }
 
 func joinVerb() verb {

@@ -17,6 +17,7 @@ func listVerb() verb {
 		long: `Lists the meshes of config.json. When a daemon runs it tells the state of their links, and the brokers that answer tell role, owner and
 how many members there are. It starts no daemon.`,
 		examples: []string{"claudemesh list --json"},
+		fails:    []string{"10  config.json cannot be read"},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh list"); err != nil {
 				return err

@@ -11,6 +11,13 @@ import (
 	"claudemesh/wire"
 )
 
+// msgStatusVerb is message status under the reference's flat name.
+func msgStatusVerb() verb {
+	v := messageStatusVerb()
+	v.name, v.hidden = "msg-status", true
+	return v
+}
+
 func messageStatusVerb() verb {
 	return verb{
 		name: "status", args: "ID", short: "tell how far a message has come",
@@ -25,12 +32,16 @@ is known of each recipient of a multicast; it moves no state. claudemesh trace t
 			if err := c.want(1, 1, "claudemesh message status ID"); err != nil {
 				return err
 			}
+			slug, err := c.meshFilter(ctx)
+			if err != nil {
+				return err
+			}
 			n, err := c.connect(ctx)
 			if err != nil {
 				return err
 			}
 			defer n.Close()
-			return c.messageStatus(ctx, n, c.args()[0])
+			return c.messageStatus(ctx, n, slug, c.args()[0])
 		},
 	}
 }
@@ -60,10 +71,10 @@ type brokerSays struct {
 	DeliveredAt string `json:"deliveredAt,omitempty"`
 }
 
-func (c *call) messageStatus(ctx context.Context, n *conn, id string) error {
+func (c *call) messageStatus(ctx context.Context, n *conn, slug, id string) error {
 	out := messageStatusJSON{OK: true, MessageID: id}
 	var item bus.OutboxItem
-	err := n.daemon(ctx, bus.OpOutboxGet, bus.OutboxGet{ID: id, Mesh: c.cmd.String("mesh")}, &item)
+	err := n.daemon(ctx, bus.OpOutboxGet, bus.OutboxGet{ID: id, Mesh: slug}, &item)
 	var api *bus.APIError
 	switch {
 	case err == nil:

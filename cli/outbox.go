@@ -15,15 +15,7 @@ var outboxStates = [][2]string{{"pending", "pending"}, {"inflight", "inflight"},
 
 func outboxVerb() verb {
 	list := outboxListVerb()
-	group := verb{name: "outbox", short: "messages accepted here, and how far they have come", subs: []verb{list, outboxRequeueVerb()}}
-	// "daemon outbox" alone lists, as the reference does.
-	group.flags, group.run = list.flags, func(ctx context.Context, c *call) error {
-		if c.cmd.Args().Present() {
-			return c.unknownCommand(c.args()[0])
-		}
-		return list.run(ctx, c)
-	}
-	return group
+	return list.alsoAlone(verb{name: "outbox", short: "messages accepted here, and how far they have come", subs: []verb{list, outboxRequeueVerb()}})
 }
 
 func outboxListVerb() verb {
@@ -36,6 +28,7 @@ func outboxListVerb() verb {
 		long: `pending waits for an attempt, inflight was handed to the broker without an answer yet, done was taken by the broker, failed was
 refused for good (last_error says why), aborted was replaced by a requeue. --json prints {"items":[…]}.`,
 		examples: []string{"claudemesh daemon outbox list --pending --json"},
+		fails:    []string{"3  a bad --limit, or two states at once", "7  a session may not read the user's outbox"},
 		flags:    flags,
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh daemon outbox list [--pending]"); err != nil {

@@ -26,12 +26,12 @@ func peerVerb() verb {
 	list := peersVerb()
 	list.name = "list"
 	list.aliases = []string{"ls"}
-	return verb{name: "peer", short: "who else is on the mesh", subs: []verb{list, kickVerb(), disconnectVerb(), verifyVerb()}}
+	return verb{name: "peer", short: "who else is on the mesh", subs: []verb{list, kickVerb(), disconnectVerb(), banVerb(), unbanVerb(), bansVerb(), verifyVerb()}}
 }
 
 func peersVerb() verb {
 	return verb{
-		name: "peers", args: "", short: "list who is on the mesh now", selects: true,
+		name: "peers", args: "", short: "list who is on the mesh now", fields: peerFields,
 		long: `Lists the sessions connected to the broker: of the mesh named, else the session's own, else of every joined mesh. An offline peer is
 not listed, and can be written to all the same.
 
@@ -40,10 +40,7 @@ not listed, and can be written to all the same.
 		fails:    []string{"4  the broker cannot be reached", "5  no such mesh"},
 		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "all", Usage: "also the connections of daemons themselves"}},
 		run: func(ctx context.Context, c *call) error {
-			if c.cmd.Args().Present() {
-				return &usageError{message: "unexpected argument " + quoted(c.args()[0]), hint: "fields are chosen with --json=name,status"}
-			}
-			fields, err := fieldList(c.fields, peerFields)
+			fields, err := c.peerSelection()
 			if err != nil {
 				return err
 			}
@@ -66,6 +63,19 @@ not listed, and can be written to all the same.
 			return c.peersOfAll(ctx, n, slugs, fields)
 		},
 	}
+}
+
+// peerSelection is what --json=FIELDS chose. The fields belong to the rows, also where rows of several meshes are listed, so it is done here. A list of them may
+// stand behind a --json of its own, as scripts write it that were made for the reference: a boolean takes no word, but this verb has no other argument.
+func (c *call) peerSelection() ([]string, error) {
+	list := c.fields
+	if c.ui.json && list == "" && len(c.args()) == 1 {
+		list = c.args()[0]
+	} else if c.cmd.Args().Present() {
+		return nil, &usageError{message: "unexpected argument " + quoted(c.args()[0]), hint: "fields are chosen with --json=name,status"}
+	}
+	c.ui.fields = nil
+	return fieldList(list, peerFields)
 }
 
 // peerRow is one row: as it came, so that no key of a newer broker is lost, and as far as we understand it.
@@ -200,22 +210,7 @@ func (c *call) peerLine(p peerRow) string {
 	return line
 }
 
-// fieldList checks a selection of keys.
-func fieldList(list string, known []string) ([]string, error) {
-	if list == "" {
-		return nil, nil
-	}
-	fields := strings.Split(list, ",")
-	for i, f := range fields {
-		fields[i] = strings.TrimSpace(f)
-		if !slices.Contains(known, fields[i]) {
-			return nil, &usageError{message: "unknown field " + quoted(f), hint: "fields: " + strings.Join(known, ", ")}
-		}
-	}
-	return fields, nil
-}
-
-// project keeps the selected keys, in the order asked for. A key that a row does not have is null; "name" is displayName.
+// project keeps the selected keys of every row.
 func project(rows []peerRow, fields []string) any {
 	if rows == nil {
 		rows = []peerRow{}
@@ -225,24 +220,8 @@ func project(rows []peerRow, fields []string) any {
 	}
 	out := make([]json.RawMessage, 0, len(rows))
 	for _, r := range rows {
-		var b strings.Builder
-		var keys map[string]json.RawMessage
-		_ = json.Unmarshal(r.raw, &keys) // it was an object before
-		for i, f := range fields {
-			key := f
-			if f == "name" {
-				key = "displayName"
-			}
-			value, ok := keys[key]
-			if !ok {
-				value = json.RawMessage("null")
-			}
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			fmt.Fprintf(&b, "%q:%s", f, value)
-		}
-		out = append(out, json.RawMessage("{"+b.String()+"}"))
+		keys, _ := object(r.raw) // it was an object before
+		out = append(out, pickKeys(keys, fields))
 	}
 	return out
 }

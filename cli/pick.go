@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"charm.land/huh/v2"
+
 	"claudemesh/mcp/feed"
 	"claudemesh/mesh"
 )
@@ -33,11 +35,11 @@ func (c *call) inSession() bool {
 // mesh decides which mesh a verb is about: --mesh, else the session's, else the only one, else the one picked from a list on a terminal. interactive is
 // false where stdin is used otherwise.
 func (c *call) mesh(ctx context.Context, interactive bool) (string, error) {
-	return c.meshNamed(c.cmd.String("mesh"), interactive)
+	return c.meshNamed(ctx, c.cmd.String("mesh"), interactive)
 }
 
 // meshNamed is mesh where slug was named, in whatever way.
-func (c *call) meshNamed(slug string, interactive bool) (string, error) {
+func (c *call) meshNamed(ctx context.Context, slug string, interactive bool) (string, error) {
 	if slug == "" && c.inSession() {
 		slug = c.getenv(feed.EnvMesh)
 	}
@@ -63,7 +65,7 @@ func (c *call) meshNamed(slug string, interactive bool) (string, error) {
 	case !interactive || c.ui.json || !terminal(c.stdin) || !terminal(c.stderr):
 		return "", &severalMeshesError{joined}
 	}
-	return c.pick(joined)
+	return c.pick(ctx, joined)
 }
 
 // meshes is mesh for verbs that can be about several at once: all joined ones when none is named.
@@ -79,8 +81,29 @@ func (c *call) meshes(ctx context.Context) ([]string, error) {
 	return joined, err
 }
 
-// pick asks on the terminal. An empty line or the end of input cancels.
-func (c *call) pick(slugs []string) (string, error) {
+// meshFilter is for verbs about what is on this machine, of whatever mesh: --mesh, which must be one that is joined, or "" for all.
+func (c *call) meshFilter(ctx context.Context) (string, error) {
+	if c.cmd.String("mesh") == "" {
+		return "", nil
+	}
+	return c.mesh(ctx, false)
+}
+
+// pick asks on the terminal. The question goes to stderr: stdout may be taken for the result.
+func (c *call) pick(ctx context.Context, slugs []string) (string, error) {
+	if c.getenv("TERM") == "" || plainTerminal(c.getenv) {
+		return c.pickByNumber(slugs)
+	}
+	slug := slugs[0]
+	question := huh.NewSelect[string]().Title("Which mesh?").Description("--mesh SLUG answers this beforehand").Options(huh.NewOptions(slugs...)...).Value(&slug)
+	if err := c.ask(ctx, c.stderr, huh.NewGroup(question)); err != nil {
+		return "", err
+	}
+	return slug, nil
+}
+
+// pickByNumber asks where lines are all that can be shown. An empty line or the end of input cancels.
+func (c *call) pickByNumber(slugs []string) (string, error) {
 	fmt.Fprintln(c.stderr, "which mesh?")
 	for i, s := range slugs {
 		fmt.Fprintf(c.stderr, "  %d  %s\n", i+1, s)

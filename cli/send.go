@@ -43,18 +43,19 @@ To be sure that a repeated command sends one message, give both runs the same --
 		},
 		fails: []string{
 			"1  the message was refused by the mesh after it was accepted (with --wait)",
-			"3  the target means several peers, several meshes and none named, the text is empty or over the limit",
+			"3  the target means several peers or yourself, several meshes and none named, the text is empty or over the limit",
 			"5  no such peer or mesh",
 			"6  the idempotency key belongs to another message",
 			"7  this session may not send that, or its token is not accepted",
 			"8  the daemon does not answer, or --wait ran out of time",
 		},
 		flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "priority", Usage: "`P`, shown with the message: now (marked urgent), next (default), low"},
+			&urfave.StringFlag{Name: "priority", Usage: "`now|next|low`, shown with the message: now is marked urgent, next the default"},
 			&urfave.StringFlag{Name: "reply-to", Usage: "`ID` of the message this one answers"},
-			&urfave.StringFlag{Name: "wait", Usage: "`STATE` to wait for: sent, delivered or surfaced"},
+			&urfave.StringFlag{Name: "wait", Usage: "the state to wait for: `sent|delivered|surfaced`"},
 			&urfave.StringFlag{Name: "timeout", Value: "30s", Usage: "how long --wait waits: `DURATION` (default 30s)"},
 			&urfave.StringFlag{Name: "idempotency-key", Usage: "`KEY` that makes a repeat of this message harmless (default: a new one)"},
+			selfFlag(),
 		},
 		run: func(ctx context.Context, c *call) error {
 			s, err := c.newSend(ctx)
@@ -128,6 +129,9 @@ func (c *call) newSend(ctx context.Context) (*sending, error) {
 	words := c.args()[1:]
 	fromStdin := len(words) == 1 && words[0] == "-"
 	if s.slug, err = c.mesh(ctx, !fromStdin); err != nil {
+		return nil, err
+	}
+	if err := s.checkSelf(target); err != nil {
 		return nil, err
 	}
 	if fromStdin {

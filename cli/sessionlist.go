@@ -13,8 +13,13 @@ func sessionListVerb() verb {
 	return verb{
 		name: "list", aliases: []string{"ls"}, args: "", short: "list the sessions of this machine",
 		examples: []string{"claudemesh session list --json"},
+		fails:    []string{"5  no such mesh", "7  this session has ended", "8  the daemon does not start or answer"},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh session list"); err != nil {
+				return err
+			}
+			slug, err := c.meshFilter(ctx)
+			if err != nil {
 				return err
 			}
 			n, err := c.connect(ctx)
@@ -28,7 +33,7 @@ func sessionListVerb() verb {
 			}
 			rows := []bus.SessionInfo{}
 			for _, s := range list.Sessions {
-				if m := c.cmd.String("mesh"); m == "" || m == s.Mesh {
+				if slug == "" || slug == s.Mesh {
 					rows = append(rows, s)
 				}
 			}

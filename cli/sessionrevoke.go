@@ -9,14 +9,18 @@ import (
 
 func sessionRevokeVerb() verb {
 	return verb{
-		name: "revoke", args: "ID", short: "end a session's registration",
+		name: "revoke", args: "SESSION", short: "end a session's registration",
 		long: `Ends a session that runs on this machine: its token opens nothing from now on, its connections are cut, its link to the broker is closed.
-The program itself goes on, without the mesh. ID is the session's id, or the beginning of it, or its name. Messages that it had not been shown
+The program itself goes on, without the mesh. SESSION is the session's id, or the beginning of it, or its name. Messages that it had not been shown
 wait for the next session of its name.`,
 		examples: []string{"claudemesh session revoke alice", "claudemesh session revoke 0f94a6d8 --json"},
 		fails:    []string{"3  several sessions answer to that name", "5  no such session", "7  a session asked: only the user may"},
 		run: func(ctx context.Context, c *call) error {
-			if err := c.want(1, 1, "claudemesh session revoke ID"); err != nil {
+			if err := c.want(1, 1, "claudemesh session revoke SESSION"); err != nil {
+				return err
+			}
+			slug, err := c.meshFilter(ctx)
+			if err != nil {
 				return err
 			}
 			n, err := c.connect(ctx)
@@ -28,7 +32,7 @@ wait for the next session of its name.`,
 			if err := n.daemon(ctx, bus.OpSessionList, nil, &list); err != nil {
 				return err
 			}
-			s, err := chooseSession(list.Sessions, c.args()[0], c.cmd.String("mesh"))
+			s, err := chooseSession(list.Sessions, c.args()[0], slug)
 			if err != nil {
 				return err
 			}

@@ -24,7 +24,7 @@ password. Only the owner of a mesh can invite: the invite is signed by the owner
 		flags: []urfave.Flag{
 			&urfave.IntFlag{Name: "uses", Value: 1, Usage: "how many may join with it: `N` (default 1)"},
 			&urfave.StringFlag{Name: "expires", Value: "7d", Usage: "how long it is valid: `DURATION` such as 30m, 12h, 7d (default 7d, at most 90d)"},
-			&urfave.StringFlag{Name: "role", Value: "member", Usage: "what they become: `ROLE` member or admin (default member)"},
+			&urfave.StringFlag{Name: "role", Value: "member", Usage: "what they become: `member|admin` (default member)"},
 			&urfave.StringFlag{Name: "broker-url", Usage: "the broker's `URL` as the invited reach it (default: as this machine does)"},
 			&urfave.BoolFlag{Name: "list", Usage: "list the invites instead"},
 			&urfave.StringFlag{Name: "revoke", Usage: "end the invite with this `CODE` or id instead"},
@@ -74,7 +74,7 @@ func (c *call) share(ctx context.Context) error {
 		link = out.Invite
 	}
 	return c.ui.result(inviteJSON{
-		SchemaVersion: "1.0", OK: true, Mesh: out.Mesh, ID: out.ID, URL: link, Code: out.Code, Invite: out.Invite, Role: role, ExpiresAt: when.Format(time.RFC3339),
+		OK: true, Mesh: out.Mesh, ID: out.ID, URL: link, Code: out.Code, Invite: out.Invite, Role: role, ExpiresAt: when.Format(time.RFC3339),
 		MaxUses: out.MaxUses, Note: out.Note,
 	}, func() error {
 		if err := c.ui.print("%s", link); err != nil {
@@ -93,17 +93,16 @@ func (c *call) share(ctx context.Context) error {
 
 // inviteJSON is the answer of share. URL is the link to hand out, Invite a longer one that needs no lookup at the broker.
 type inviteJSON struct {
-	SchemaVersion string `json:"schema_version"`
-	OK            bool   `json:"ok"`
-	Mesh          string `json:"mesh"`
-	ID            string `json:"id"`
-	URL           string `json:"url"`
-	Code          string `json:"code"`
-	Invite        string `json:"invite"`
-	Role          string `json:"role"`
-	ExpiresAt     string `json:"expires_at"`
-	MaxUses       int    `json:"max_uses"`
-	Note          string `json:"note,omitempty"`
+	OK        bool   `json:"ok"`
+	Mesh      string `json:"mesh"`
+	ID        string `json:"id"`
+	URL       string `json:"url"`
+	Code      string `json:"code"`
+	Invite    string `json:"invite"`
+	Role      string `json:"role"`
+	ExpiresAt string `json:"expires_at"`
+	MaxUses   int    `json:"max_uses"`
+	Note      string `json:"note,omitempty"`
 }
 
 // inviteRow is one invite of a list.

@@ -28,6 +28,7 @@ func skillVerb() verb {
 		long: `A skill is a text that teaches a model to do something: a SKILL.md with a name and a description in front. Without a further word it
 prints the one that teaches claudemesh, to be put where your client looks for skills.`,
 		examples: []string{"claudemesh skill > ~/.claude/skills/claudemesh/SKILL.md", "claudemesh skill list"},
+		fails:    []string{"3  no such subcommand"},
 		subs:     []verb{skillListVerb(), skillGetVerb(), skillPublishVerb(), skillRemoveVerb()},
 		run: func(_ context.Context, c *call) error {
 			if word := c.cmd.Args().First(); word != "" {

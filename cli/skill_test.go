@@ -24,7 +24,7 @@ func TestTheBundledSkillNamesOnlyWhatExists(t *testing.T) {
 	}
 	e := hostEnv(nil)
 	e.stdout, e.stderr = &bytes.Buffer{}, &bytes.Buffer{}
-	root := (&app{env: e}).root()
+	root := (&app{env: e}).tree()
 	shown := regexp.MustCompile("(?m)(?:^    |`|\\$\\()claudemesh ([^`\n]*)").FindAllStringSubmatch(bundledSkill, -1)
 	if len(shown) < 25 {
 		t.Fatalf("only %d commands found", len(shown))
@@ -94,7 +94,7 @@ func TestPermissionRulesNameCommandsThatExist(t *testing.T) {
 		if !begins || !ends {
 			t.Errorf("%s is not of the form Bash(claudemesh VERB:*)", rule)
 		}
-		at := (&app{env: e}).root()
+		at := (&app{env: e}).tree()
 		for _, word := range strings.Fields(words) {
 			if at = at.Command(word); at == nil {
 				t.Errorf("%s: there is no such command", rule)

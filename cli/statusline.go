@@ -25,6 +25,7 @@ func statusLineVerb() verb {
 		long: `Prints the mesh, this session's name, how many peers are connected and how many messages are unread, from what the daemon knows by
 itself: it asks no broker, starts nothing, takes no longer than 50 ms, and the exit code is always 0. claudemesh install --status-line registers it.`,
 		examples: []string{"claudemesh status-line < client.json"},
+		fails:    []string{"0  whatever happens: a status line must not be in the way"},
 		run: func(ctx context.Context, c *call) error {
 			ctx, cancel := context.WithTimeout(ctx, statusLineLimit)
 			defer cancel()

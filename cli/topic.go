@@ -42,7 +42,7 @@ func topicCreateVerb() verb {
 		fails:    []string{"3  the name cannot be one", "7  a private topic has this name"},
 		flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "description", Usage: "what it is about: `TEXT`"},
-			&urfave.StringFlag{Name: "visibility", Usage: "`V`: public (default: all may join), private or dm (by invitation of a lead)"},
+			&urfave.StringFlag{Name: "visibility", Usage: "`public|private|dm`: public lets all join (default), the others are by invitation of a lead"},
 		},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(1, 1, "claudemesh topic create NAME"); err != nil {
@@ -83,6 +83,7 @@ func topicListVerb() verb {
 		name: "list", aliases: []string{"ls"}, short: "list the topics of a mesh",
 		long:     "Private topics are listed to their members and to the mesh's admins. --json prints an array.",
 		examples: []string{"claudemesh topic list --mesh team --json"},
+		fails:    []string{"3  several meshes are joined and none is named", "4  the broker cannot be reached", "5  no such mesh"},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh topic list"); err != nil {
 				return err
@@ -131,8 +132,8 @@ func topicJoinVerb() verb {
 		examples: []string{"claudemesh topic join deploys", "claudemesh topic join secret --member bob"},
 		fails:    []string{"3  a name means several members", "5  no such topic or member", "7  only a lead may do that"},
 		flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "role", Usage: "`ROLE`: lead, member (default) or observer, who does not post"},
-			&urfave.StringFlag{Name: "member", Usage: "whom to let in: the `NAME` or key of a peer"},
+			&urfave.StringFlag{Name: "role", Usage: "`lead|member|observer`: member is the default, an observer does not post"},
+			&urfave.StringFlag{Name: "member", Usage: "whom to let in: a `PEER` by name or key"},
 		},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(1, 1, "claudemesh topic join TOPIC"); err != nil {
@@ -172,7 +173,7 @@ func topicLeaveVerb() verb {
 		long:     "What was posted before may have been kept. A lead's daemon makes a new key for those who stay.",
 		examples: []string{"claudemesh topic leave deploys", "claudemesh topic leave deploys --member bob"},
 		fails:    []string{"5  no such topic or member", "7  only a lead may remove others"},
-		flags:    []urfave.Flag{&urfave.StringFlag{Name: "member", Usage: "whom to remove: the `NAME` or key of a peer"}},
+		flags:    []urfave.Flag{&urfave.StringFlag{Name: "member", Usage: "whom to remove: a `PEER` by name or key"}},
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(1, 1, "claudemesh topic leave TOPIC"); err != nil {
 				return err

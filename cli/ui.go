@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -13,14 +12,18 @@ import (
 //   - print writes results, and only results, to stdout. warn and fail write to stderr, an error and its hint both.
 //   - Messages start in lower case and end without a full stop. A hint says what to do next and is on a line of its own.
 //   - With --json, stdout is exactly one JSON value (with --follow, one a line). A failure is then the object {"ok":false,"error":code,"message":…,"hint":…},
-//     and stderr stays silent but for notes about the daemon.
+//     and stderr stays silent but for notes about the daemon. With --jq, stdout is what the expression makes of the result, and a failure is text on stderr:
+//     a script that takes stdout for an answer must not get something else.
 //   - Colour only on a terminal, never when NO_COLOR is set or TERM is dumb.
 //   - Text that another person chose goes through clean before it reaches a terminal.
 type ui struct {
 	out, err io.Writer
 	json     bool
-	colour   bool // of stdout
-	colErr   bool // of stderr
+	fields   []string  // of --json=FIELDS; nil for all
+	filter   *jqFilter // of --jq; nil without
+	quiet    bool      // no notes
+	colour   bool      // of stdout
+	colErr   bool      // of stderr
 }
 
 func newUI(e *env, json bool) *ui {
@@ -34,16 +37,6 @@ func (u *ui) print(format string, args ...any) error {
 	return err
 }
 
-// printJSON writes v as one JSON value: indented, or on one line.
-func (u *ui) printJSON(v any, oneLine bool) error {
-	enc := json.NewEncoder(u.out)
-	enc.SetEscapeHTML(false)
-	if !oneLine {
-		enc.SetIndent("", "  ")
-	}
-	return enc.Encode(v)
-}
-
 // result prints v when JSON is wanted, else what text prints.
 func (u *ui) result(v any, text func() error) error {
 	if u.json {
@@ -52,8 +45,11 @@ func (u *ui) result(v any, text func() error) error {
 	return text()
 }
 
-// note writes a line about what happened on the way, to stderr, whatever the format of the result.
+// note writes a line about what happened on the way, to stderr, whatever the format of the result; --quiet keeps it back.
 func (u *ui) note(format string, args ...any) {
+	if u.quiet {
+		return
+	}
 	fmt.Fprintf(u.err, format+"\n", args...)
 }
 
@@ -64,8 +60,10 @@ func (u *ui) warn(format string, args ...any) {
 
 // fail writes a failure, with its hint.
 func (u *ui) fail(f *failure) {
-	if u.json {
-		_ = u.printJSON(f, false)
+	if u.json && u.filter == nil {
+		if raw, err := marshal(f); err == nil {
+			_ = u.writeJSON(raw, false)
+		}
 		return
 	}
 	fmt.Fprintln(u.err, paint(u.colErr, red, "error:")+" "+f.Message)

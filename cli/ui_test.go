@@ -121,25 +121,3 @@ func TestDurations(t *testing.T) {
 		}
 	}
 }
-
-func TestEveryVerbExplainsItself(t *testing.T) {
-	var walk func(path string, v verb)
-	walk = func(path string, v verb) {
-		path += " " + v.name
-		if v.short == "" || strings.HasSuffix(v.short, ".") || strings.ToLower(v.short[:1]) != v.short[:1] {
-			t.Errorf("%s: short text %q", path, v.short)
-		}
-		if len(v.subs) == 0 && !v.hidden && v.name != "help" && v.name != "version" && len(v.examples) == 0 {
-			t.Errorf("%s has no example", path)
-		}
-		for _, e := range v.examples {
-			if !strings.Contains(e, "claudemesh") && !strings.Contains(e, "nats ") {
-				t.Errorf("%s: example %q", path, e)
-			}
-		}
-		for _, s := range v.subs {
-			walk(path, s)
-		}
-	}
-	walk("", testApp().root().Metadata[verbKey].(verb))
-}

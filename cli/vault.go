@@ -34,7 +34,7 @@ An entry of the same key is replaced. A value has at most 128 KiB.`,
 		examples: []string{"pass show api | claudemesh vault set API_TOKEN -", "claudemesh vault set tls-key --type file --mount /etc/tls/key.pem --value-file key.pem"},
 		fails:    []string{"3  the value is missing or too large", "4  the broker cannot be reached", "7  this session lacks the capability vault"},
 		flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "type", Value: wire.VaultEnv, Usage: "`KIND` of entry: env, a variable (default), or file"},
+			&urfave.StringFlag{Name: "type", Value: wire.VaultEnv, Usage: "`env|file`: a variable (default) or a file"},
 			&urfave.StringFlag{Name: "mount", Usage: "the `PATH` where a file belongs; kept as a note, nothing is written there"},
 			&urfave.StringFlag{Name: "description", Usage: "a `TEXT` that the broker can read"},
 			&urfave.StringFlag{Name: "value-file", Usage: "store what is in `FILE`"},

@@ -12,7 +12,14 @@ const Version = "0.1.0"
 func versionVerb() verb {
 	return verb{
 		name: "version", args: "", short: "print the version",
-		run: func(_ context.Context, c *call) error { return c.version() },
+		examples: []string{"claudemesh version --json"},
+		fails:    []string{"3  an unexpected argument"},
+		run: func(_ context.Context, c *call) error {
+			if err := c.want(0, 0, "claudemesh version"); err != nil {
+				return err
+			}
+			return c.version()
+		},
 	}
 }
 

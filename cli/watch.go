@@ -33,7 +33,7 @@ no place for a token: one "Name: value" a line.`,
 		fails: []string{"3  not an address that can be watched, or one that the broker does not fetch", "4  the broker cannot be reached", "6  too many watches"},
 		flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "label", Usage: "a `NAME` for it"},
-			&urfave.StringFlag{Name: "mode", Usage: "`WHAT` to look at: hash (default), json or status"},
+			&urfave.StringFlag{Name: "mode", Usage: "what to look at: `hash|json|status` (default hash)"},
 			&urfave.StringFlag{Name: "extract", Usage: "the `PATH` of a value in JSON, such as $.build.state"},
 			&urfave.IntFlag{Name: "interval", Value: wire.DefaultWatchEvery, Usage: "`SECONDS` between checks, from 5 (default 30)"},
 			&urfave.StringFlag{Name: "notify-on", Usage: "`WHEN` to tell: change (default), always, match:VALUE, not_match:VALUE"},

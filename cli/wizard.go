@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -55,7 +56,7 @@ func (l *launch) askWhich(ctx context.Context, slugs []string) (string, error) {
 			huh.NewOption("as they come", ""), huh.NewOption("only when it looks", "inbox"), huh.NewOption("not at all, it can still look", "off"),
 		).Value(&l.req.MessageMode))
 	}
-	if err := l.ask(ctx, huh.NewGroup(fields...)); err != nil {
+	if err := l.ask(ctx, l.stdout, huh.NewGroup(fields...)); err != nil {
 		return "", err
 	}
 	l.req.Name, l.req.Role = strings.TrimSpace(name), strings.TrimSpace(l.req.Role)
@@ -72,7 +73,7 @@ func (l *launch) askWhich(ctx context.Context, slugs []string) (string, error) {
 func (l *launch) askFirst(ctx context.Context) (string, error) {
 	var joins bool
 	var name, invite string
-	err := l.ask(ctx,
+	err := l.ask(ctx, l.stdout,
 		huh.NewGroup(huh.NewSelect[bool]().Title("You are on no mesh yet").Options(
 			huh.NewOption("make one on this machine", false), huh.NewOption("join one by an invite", true),
 		).Value(&joins)),
@@ -104,9 +105,9 @@ func (l *launch) askFirst(ctx context.Context) (string, error) {
 	return out.Mesh, nil
 }
 
-// ask shows questions, a page per group. Ctrl-C and the end of ctx cancel. It is one form at a time: what is typed between two would be lost.
-func (l *launch) ask(ctx context.Context, pages ...*huh.Group) error {
-	form := huh.NewForm(pages...).WithInput(l.stdin).WithOutput(l.stdout).WithAccessible(l.getenv("TERM") == "dumb" || l.getenv("ACCESSIBLE") != "")
+// ask shows questions on out, a page per group. Ctrl-C and the end of ctx cancel. It is one form at a time: what is typed between two would be lost.
+func (c *call) ask(ctx context.Context, out io.Writer, pages ...*huh.Group) error {
+	form := huh.NewForm(pages...).WithInput(c.stdin).WithOutput(out).WithAccessible(plainTerminal(c.getenv))
 	err := form.RunWithContext(ctx)
 	switch {
 	case errors.Is(err, huh.ErrUserAborted), ctx.Err() != nil, errors.Is(err, os.ErrClosed):
@@ -115,4 +116,9 @@ func (l *launch) ask(ctx context.Context, pages ...*huh.Group) error {
 		return fmt.Errorf("ask: %w", err)
 	}
 	return nil
+}
+
+// plainTerminal reports whether the terminal, or its reader, can do with lines only.
+func plainTerminal(getenv func(string) string) bool {
+	return getenv("TERM") == "dumb" || getenv("ACCESSIBLE") != ""
 }
