@@ -55,6 +55,8 @@ type app struct {
 	fields string // of --json=FIELDS, for verbs that select
 	help   bool   // --help
 	behind int    // positional arguments that stood behind "--"
+	told   bool   // the user was told about the daemon
+	mended bool   // the daemon's version was looked at
 }
 
 // call is one run of one verb.
@@ -97,6 +99,7 @@ func (a *app) root() *urfave.Command {
 		flags: []urfave.Flag{
 			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too"},
 			&urfave.StringFlag{Name: "mesh", Usage: "the mesh meant, by its `SLUG`"},
+			policyFlags()[0], policyFlags()[1],
 			&urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "explain the command"},
 			&urfave.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", Local: true},
 		},

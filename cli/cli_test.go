@@ -3,12 +3,14 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,9 +26,20 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"claudemesh":      func() { os.Exit(Main(os.Args)) },
+		"claudemesh-next": func() { os.Exit(release("9.9.9")) },
+		"claudemesh-dev":  func() { os.Exit(release("dev")) },
 		"claudemesh-post": func() { os.Exit(post(os.Args[1:])) },
 		"mcpcalc":         mcpCalc,
 	})
+}
+
+// release is the program as another version of it.
+func release(version string) int {
+	e := hostEnv(os.Args)
+	e.release = version
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return run(ctx, e)
 }
 
 // TestScripts drives the real program, with real daemons, each script in a HOME of its own.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v3"
@@ -30,7 +31,7 @@ const stopLimit = 10 * time.Second
 func daemonVerb() verb {
 	return verb{name: "daemon", short: "the background process that keeps messages and links", subs: []verb{
 		daemonUpVerb(), daemonDownVerb(), daemonRestartVerb(), daemonStatusVerb(), daemonVersionVerb(), outboxVerb(),
-		daemonInstallServiceVerb(), daemonUninstallServiceVerb(),
+		daemonInstallServiceVerb(), daemonUninstallServiceVerb(), daemonAcceptHostVerb(), daemonRemintVerb(),
 	}}
 }
 
@@ -77,8 +78,18 @@ func (c *call) foreground(ctx context.Context) error {
 		return err
 	}
 	return c.rooms.daemon(ctx, daemon.Options{
-		Dir: dir, ConfigDir: configDir, CAFile: ca, NoTCP: c.cmd.Bool("no-tcp"), Version: Version, LogPath: path, Log: slog.New(slog.NewJSONHandler(c.stderr, nil)),
+		Dir: dir, ConfigDir: configDir, CAFile: ca, NoTCP: c.cmd.Bool("no-tcp"), Version: c.release, Args: upArgs(c.env.args), LogPath: path, Log: slog.New(slog.NewJSONHandler(c.stderr, nil)),
 	})
+}
+
+// upArgs are the arguments of a daemon that a successor of it needs, too: the flags of daemon up but --foreground, and no value that stands on its own.
+func upArgs(args []string) (out []string) {
+	for _, a := range args {
+		if strings.HasPrefix(a, "--") && !strings.HasPrefix(a, "--foreground") {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // isFile reports whether a stream is the file of that name.
@@ -114,11 +125,11 @@ func (c *call) up(ctx context.Context) error {
 		if ca != "" {
 			args = append(args, "--ca-file="+ca)
 		}
-		if started, err = c.spawn(ctx, dir, spawnOptions{args: args, force: true}); err != nil {
+		if started, err = c.spawn(ctx, dir, spawnOptions{args: args, force: true, limit: startLimit}); err != nil {
 			return err
 		}
 	}
-	n, err := c.reach(ctx, dir)
+	n, err := c.reach(ctx, dir, startLimit)
 	if err != nil {
 		return err
 	}
@@ -207,7 +218,7 @@ func (c *call) down(ctx context.Context) (pid int, err error) {
 }
 
 func (c *call) requestStop(ctx context.Context, dir string) (int, error) {
-	n, err := c.reach(ctx, dir)
+	n, err := c.reach(ctx, dir, startLimit)
 	if err != nil {
 		return 0, err
 	}

@@ -109,7 +109,7 @@ func (c *call) installService(ctx context.Context, binary string, force bool) (o
 	if err != nil {
 		return "", m.File, serviceFailure(err)
 	}
-	if err := c.awaitService(ctx, dir); err != nil {
+	if err := c.awaitService(ctx, dir, startLimit); err != nil {
 		return "", m.File, &startError{reason: "the service was started, and " + err.Error(), log: spec.Log, tail: tail(spec.Log, from)}
 	}
 	return outcome, m.File, nil
@@ -119,8 +119,8 @@ func (c *call) installService(ctx context.Context, binary string, force bool) (o
 func (c *call) serviceSpec(binary, dir string) service.Spec {
 	spec := service.Spec{
 		Binary: binary, Log: filepath.Join(dir, logFile),
-		// Another daemon runs, its arguments are wrong, its files are damaged: a new start meets the same.
-		NoRestart: []int{exitFailed, exitUsage, exitIO},
+		// Another daemon runs, its arguments are wrong, its files are of another host or damaged: a new start meets the same.
+		NoRestart: []int{exitFailed, exitUsage, exitConflict, exitIO},
 	}
 	for _, name := range []string{"CLAUDEMESH_CONFIG_DIR", "CLAUDEMESH_DAEMON_DIR", caEnv} {
 		if v := c.getenv(name); v != "" {
@@ -132,7 +132,7 @@ func (c *call) serviceSpec(binary, dir string) service.Spec {
 
 // startService starts the daemon as the service that it is, where it is one: a daemon beside it would be one that nobody starts again. It reports false when
 // there is no such service, or it does not come up.
-func (c *call) startService(ctx context.Context, dir string) bool {
+func (c *call) startService(ctx context.Context, dir string, limit time.Duration) bool {
 	m, err := c.manager()
 	if err != nil || !m.Installed() {
 		return false
@@ -142,7 +142,7 @@ func (c *call) startService(ctx context.Context, dir string) bool {
 		return false
 	}
 	started, err := m.Start(ctx, c.serviceSpec(binary, dir))
-	return started && err == nil && c.awaitService(ctx, dir) == nil
+	return started && err == nil && c.awaitService(ctx, dir, limit) == nil
 }
 
 // makeLog makes the daemon's log for the user alone, where a service manager would let others read it, and returns its size.
@@ -162,8 +162,8 @@ func makeLog(path string) (int64, error) {
 }
 
 // awaitService waits until the daemon that the service manager starts answers.
-func (c *call) awaitService(ctx context.Context, dir string) error {
-	limit := c.clock.NewTimer(startLimit)
+func (c *call) awaitService(ctx context.Context, dir string, within time.Duration) error {
+	limit := c.clock.NewTimer(within)
 	defer limit.Stop()
 	for {
 		if _, err := c.ping(ctx, dir); err == nil {
@@ -173,7 +173,7 @@ func (c *call) awaitService(ctx context.Context, dir string) error {
 		case <-ctx.Done():
 			return errCancelled
 		case <-limit.Chan():
-			return fmt.Errorf("does not answer within %s", startLimit/time.Second*time.Second)
+			return fmt.Errorf("does not answer within %s", within)
 		case <-c.clock.After(pollEvery):
 		}
 	}

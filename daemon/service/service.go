@@ -145,11 +145,16 @@ func (m *Manager) Remove(ctx context.Context) (outcome string, err error) {
 	return Removed, err
 }
 
+// Current reports whether the service is installed exactly as s says.
+func (m *Manager) Current(s Spec) bool {
+	text, err := os.ReadFile(m.File)
+	return err == nil && bytes.Equal(text, m.kind.render(s))
+}
+
 // Start starts the service if it is installed exactly as s says, and reports whether it did. One that is another daemon's (another directory, another
 // program) is left alone.
 func (m *Manager) Start(ctx context.Context, s Spec) (bool, error) {
-	text, err := os.ReadFile(m.File)
-	if err != nil || !bytes.Equal(text, m.kind.render(s)) {
+	if !m.Current(s) {
 		return false, nil
 	}
 	if err := m.kind.answers(ctx, m.run); err != nil {
