@@ -25,7 +25,12 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"claudemesh":      func() { os.Exit(Main(os.Args)) },
+		"claudemesh": func() {
+			if version := os.Getenv("CMTEST_RELEASE"); version != "" { // an upgrade in place
+				os.Exit(release(version))
+			}
+			os.Exit(Main(os.Args))
+		},
 		"claudemesh-next": func() { os.Exit(release("9.9.9")) },
 		"claudemesh-dev":  func() { os.Exit(release("dev")) },
 		"claudemesh-post": func() { os.Exit(post(os.Args[1:])) },

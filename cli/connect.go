@@ -94,7 +94,7 @@ func (c *call) mustConnect(ctx context.Context) (*conn, error) {
 // warm reaches the daemon, starting one when none runs, and replacing one that an older program left behind. limit is what a start may take.
 func (c *call) warm(ctx context.Context, dir string, limit time.Duration) (*conn, error) {
 	// A few times: a daemon that was stopping may hold its lock until after the first look, and one may be replaced.
-	for range 3 {
+	for range 5 {
 		if !bus.Held(dir) {
 			begin := c.clock.Now()
 			started, err := c.spawn(ctx, dir, spawnOptions{limit: limit})

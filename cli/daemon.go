@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +46,7 @@ themselves when they need it. --foreground stays and logs to stderr; it ends wit
 		flags: []urfave.Flag{
 			&urfave.BoolFlag{Name: "foreground", Usage: "stay, and log to stderr"},
 			&urfave.BoolFlag{Name: "no-tcp", Usage: "no loopback TCP door; the stock nats CLI cannot connect then"},
+			&urfave.BoolFlag{Name: "supervised", Hidden: true, Usage: "with --foreground: end with success where a new start cannot help, for a service manager that starts it again after each failure"},
 			&caFlag,
 		},
 		run: func(ctx context.Context, c *call) error {
@@ -77,10 +79,20 @@ func (c *call) foreground(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.rooms.daemon(ctx, daemon.Options{
+	err = c.rooms.daemon(ctx, daemon.Options{
 		Dir: dir, ConfigDir: configDir, CAFile: ca, NoTCP: c.cmd.Bool("no-tcp"), Version: c.release, Args: upArgs(c.env.args), LogPath: path, Log: slog.New(slog.NewJSONHandler(c.stderr, nil)),
 	})
+	if err != nil && c.cmd.Bool("supervised") {
+		if f := explain(err); slices.Contains(hopeless(), f.Exit) {
+			c.ui.fail(f)
+			return nil
+		}
+	}
+	return err
 }
+
+// hopeless are the exit codes of a daemon that a new start cannot cure: another daemon runs, its arguments are wrong, its files are of another host or damaged.
+func hopeless() []int { return []int{exitFailed, exitUsage, exitConflict, exitIO} }
 
 // upArgs are the arguments of a daemon that a successor of it needs, too: the flags of daemon up but --foreground, and no value that stands on its own.
 func upArgs(args []string) (out []string) {

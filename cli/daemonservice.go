@@ -11,6 +11,7 @@ import (
 	urfave "github.com/urfave/cli/v3"
 
 	"claudemesh/bus"
+	"claudemesh/daemon"
 	"claudemesh/daemon/service"
 )
 
@@ -28,11 +29,12 @@ func ciVariables() []string {
 
 func daemonInstallServiceVerb() verb {
 	return verb{
-		name: "install-service", args: "", short: "start the daemon with your login: a systemd user unit or a launchd agent",
+		name: "install-service", args: "", short: "start the daemon with your login: systemd, launchd, or the Startup folder of Windows",
 		long: `Writes the service's file, stops a daemon that runs, and starts the service. It may be repeated. The service serves every mesh that is
-joined, now or later, and logs to daemon.log. On Linux it ends with your last login; to have it always: loginctl enable-linger.
+joined, now or later, and logs to daemon.log. On Linux it ends with your last login; to have it always: loginctl enable-linger. A crash is
+followed by a new start, after pauses that grow; on Windows by the next command that needs the daemon.
 
-CLAUDEMESH_CONFIG_DIR, CLAUDEMESH_DAEMON_DIR and CLAUDEMESH_CA_FILE are kept for the service when they are set. --json prints {"ok", "action", "file"}.`,
+CLAUDEMESH_CONFIG_DIR, CLAUDEMESH_DAEMON_DIR, CLAUDEMESH_CA_FILE and CLAUDEMESH_HOST_ID are kept for the service when they are set. --json prints {"ok", "action", "file"}.`,
 		examples: []string{"claudemesh daemon install-service"},
 		fails:    []string{"3  this program is a passing one (go run)", "6  this is a CI job, or no service manager runs here", "8  the service does not start"},
 		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "force", Usage: "also in a CI job"}},
@@ -99,7 +101,7 @@ func (c *call) installService(ctx context.Context, binary string, force bool) (o
 	}
 	spec := c.serviceSpec(binary, dir)
 	var from int64 // of what the new daemon writes to its log
-	outcome, err = m.Install(ctx, spec, func(ctx context.Context) error {
+	outcome, err = m.Install(ctx, spec, c.staleDaemon(dir), func(ctx context.Context) error {
 		if _, err := c.down(ctx); err != nil {
 			return err
 		}
@@ -115,14 +117,19 @@ func (c *call) installService(ctx context.Context, binary string, force bool) (o
 	return outcome, m.File, nil
 }
 
+// staleDaemon reports whether a daemon runs that is of another version than this program.
+func (c *call) staleDaemon(dir string) bool {
+	info, err := bus.ReadInfo(dir)
+	return err == nil && bus.Held(dir) && info.Version != c.release
+}
+
 // serviceSpec is the service of the daemon of a directory.
 func (c *call) serviceSpec(binary, dir string) service.Spec {
 	spec := service.Spec{
 		Binary: binary, Log: filepath.Join(dir, logFile),
-		// Another daemon runs, its arguments are wrong, its files are of another host or damaged: a new start meets the same.
-		NoRestart: []int{exitFailed, exitUsage, exitConflict, exitIO},
+		NoRestart: hopeless(),
 	}
-	for _, name := range []string{"CLAUDEMESH_CONFIG_DIR", "CLAUDEMESH_DAEMON_DIR", caEnv} {
+	for _, name := range []string{"CLAUDEMESH_CONFIG_DIR", "CLAUDEMESH_DAEMON_DIR", caEnv, daemon.HostIDEnv} {
 		if v := c.getenv(name); v != "" {
 			spec.Env = append(spec.Env, [2]string{name, v})
 		}

@@ -34,6 +34,11 @@ func (c *call) mend(ctx context.Context, dir string, n *conn) (again bool, err e
 		return false, nil
 	}
 	why, err := c.busy(ctx, n)
+	if errors.Is(err, bus.ErrInterrupted) || errors.Is(err, bus.ErrNoDaemon) { // another command is replacing it
+		n.Close()
+		c.mended = false
+		return true, nil
+	}
 	if err != nil || why != "" {
 		c.tellSometimes(dir, info, differ+" and "+why+"; when it suits: claudemesh daemon restart")
 		return false, nil
