@@ -93,7 +93,7 @@ func (a *app) root() *urfave.Command {
 			topicVerb(),
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
-			installVerb(), uninstallVerb(), doctorVerb(), statusLineVerb(),
+			installVerb(), uninstallVerb(), doctorVerb(), testVerb(), statusLineVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{
