@@ -33,6 +33,7 @@ func run(ctx context.Context, e *env) int {
 	root := app.root()
 	w, err := canonical(root, app.bare(root, args))
 	app.ui, app.fields, app.help, app.behind = newUI(e, w.json), w.fields, w.help, w.behind
+	defer app.tellRelease()
 	if err == nil {
 		err = root.Run(ctx, append([]string{root.Name}, w.args...))
 	}
@@ -93,7 +94,7 @@ func (a *app) root() *urfave.Command {
 			topicVerb(),
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
-			installVerb(), uninstallVerb(), doctorVerb(), testVerb(), statusLineVerb(),
+			installVerb(), uninstallVerb(), doctorVerb(), testVerb(), upgradeVerb(), statusLineVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{

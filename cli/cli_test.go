@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -27,19 +28,19 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"claudemesh": func() {
 			if version := os.Getenv("CMTEST_RELEASE"); version != "" { // an upgrade in place
-				os.Exit(release(version))
+				os.Exit(asRelease(version))
 			}
 			os.Exit(Main(os.Args))
 		},
-		"claudemesh-next": func() { os.Exit(release("9.9.9")) },
-		"claudemesh-dev":  func() { os.Exit(release("dev")) },
+		"claudemesh-next": func() { os.Exit(asRelease("9.9.9")) },
+		"claudemesh-dev":  func() { os.Exit(asRelease("dev")) },
 		"claudemesh-post": func() { os.Exit(post(os.Args[1:])) },
 		"mcpcalc":         mcpCalc,
 	})
 }
 
-// release is the program as another version of it.
-func release(version string) int {
+// asRelease is the program as another version of it.
+func asRelease(version string) int {
 	e := hostEnv(os.Args)
 	e.release = version
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -73,7 +74,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_CONFIG_HOME", "")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "pidof": pidof, "count": count, "held": held},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "pidof": pidof, "count": count, "held": held, "releases": releases},
 	})
 }
 
@@ -157,6 +158,14 @@ func post(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// releases serves a file of the script as a release server does, and puts its address into a variable: releases SERVER FILE.
+func releases(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[1])
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) }))
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], server.URL)
 }
 
 // held checks whether a daemon directory's lock is held: held $DAEMON, ! held $DAEMON.

@@ -47,7 +47,7 @@ not at all. --json prints {"ok", "fingerprint_prefix", "aside"}.`,
 			if err != nil {
 				return err
 			}
-			if err := c.confirm("put everything in "+o.Dir+" aside and begin anew?"); err != nil {
+			if err := c.confirm("put everything in " + o.Dir + " aside and begin anew?"); err != nil {
 				return err
 			}
 			aside, prefix, err := daemon.Remint(o)
