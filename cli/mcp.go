@@ -36,7 +36,7 @@ With --service it offers the tools of a service of the mesh instead, and nothing
 				In: c.stdin, Out: c.stdout, Err: c.stderr, Getenv: c.getenv, Dir: dir, Version: c.release, Clock: c.clock,
 				Mesh: c.cmd.String("mesh"), Service: service,
 				Start: func(ctx context.Context) error {
-					_, err := c.spawn(ctx, dir, spawnOptions{})
+					_, err := c.spawn(ctx, dir, spawnOptions{limit: startLimit})
 					return err
 				},
 			})
