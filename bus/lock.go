@@ -89,6 +89,8 @@ type Info struct {
 	Socket    string `json:"socket,omitempty"`
 	TCPURL    string `json:"tcp_url,omitempty"`
 	StartedAt int64  `json:"started_at"` // Unix milliseconds
+	// Args are the flags it was started with, which one that takes its place needs as well. They hold no secret: every process listing shows them.
+	Args []string `json:"args,omitempty"`
 }
 
 // WriteInfo replaces bus.json of dir in one step.

@@ -146,7 +146,7 @@ func (c *call) brokerOptions() (daemon.BrokerOptions, error) {
 	if err != nil {
 		return daemon.BrokerOptions{}, err
 	}
-	o := daemon.BrokerOptions{Options: daemon.Options{Version: Version, Log: slog.New(slog.NewJSONHandler(c.stderr, nil))}, DataDir: data}
+	o := daemon.BrokerOptions{Options: daemon.Options{Version: c.release, Log: slog.New(slog.NewJSONHandler(c.stderr, nil))}, DataDir: data}
 	switch port := c.cmd.Int("nats-port"); {
 	case port == noPort:
 	case port < 0 || port > 65535:

@@ -39,7 +39,7 @@ clear: this is your own machine's bus. --json prints one object a line, {subject
 			if err := c.want(0, 0, "claudemesh bus tap [--subject 'mesh.>']"); err != nil {
 				return err
 			}
-			n, err := c.connect(ctx)
+			n, err := c.connectDaemon(ctx)
 			if err != nil {
 				return err
 			}
@@ -131,7 +131,7 @@ func busContextVerb() verb {
 			if err != nil {
 				return err
 			}
-			n, err := c.connect(ctx)
+			n, err := c.connectDaemon(ctx)
 			if err != nil {
 				return err
 			}

@@ -39,6 +39,7 @@ func run(ctx context.Context, e *env) int {
 		app.ui.filter, err = newFilter(ctx, w.jq)
 		app.ui.json = err == nil
 	}
+	defer app.tellRelease()
 	if err == nil {
 		err = root.Run(ctx, append([]string{root.Name}, w.args...))
 	}
@@ -62,6 +63,8 @@ type app struct {
 	fields string          // of --json=FIELDS
 	help   bool            // --help
 	behind int             // positional arguments that stood behind "--"
+	told   bool            // the user was told about the daemon
+	mended bool            // the daemon's version was looked at
 }
 
 // call is one run of one verb.
@@ -98,7 +101,7 @@ func (a *app) tree() *urfave.Command {
 			topicVerb(),
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
-			installVerb(), uninstallVerb(), doctorVerb(), statusLineVerb(),
+			installVerb(), uninstallVerb(), doctorVerb(), testVerb(), upgradeVerb(), statusLineVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), completionVerb(), completeVerb(), versionVerb(), helpVerb(),
 		},
 		flags: []urfave.Flag{
@@ -107,6 +110,7 @@ func (a *app) tree() *urfave.Command {
 			&urfave.StringFlag{Name: "mesh", Usage: "the mesh meant, by its `SLUG`"},
 			&urfave.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do it without asking, where the command asks"},
 			&urfave.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no notes on stderr; warnings and errors stay"},
+			policyFlags()[0], policyFlags()[1],
 			&urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "explain the command"},
 			&urfave.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", Local: true},
 		},

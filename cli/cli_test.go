@@ -3,12 +3,15 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,10 +26,26 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"claudemesh":      func() { os.Exit(Main(os.Args)) },
+		"claudemesh": func() {
+			if version := os.Getenv("CMTEST_RELEASE"); version != "" { // an upgrade in place
+				os.Exit(asRelease(version))
+			}
+			os.Exit(Main(os.Args))
+		},
+		"claudemesh-next": func() { os.Exit(asRelease("9.9.9")) },
+		"claudemesh-dev":  func() { os.Exit(asRelease("dev")) },
 		"claudemesh-post": func() { os.Exit(post(os.Args[1:])) },
 		"mcpcalc":         mcpCalc,
 	})
+}
+
+// asRelease is the program as another version of it.
+func asRelease(version string) int {
+	e := hostEnv(os.Args)
+	e.release = version
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return run(ctx, e)
 }
 
 // TestScripts drives the real program, with real daemons, each script in a HOME of its own.
@@ -55,7 +74,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_CONFIG_HOME", "")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "pidof": pidof, "count": count, "held": held},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "pidof": pidof, "count": count, "held": held, "releases": releases},
 	})
 }
 
@@ -139,6 +158,14 @@ func post(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// releases serves a file of the script as a release server does, and puts its address into a variable: releases SERVER FILE.
+func releases(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[1])
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) }))
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], server.URL)
 }
 
 // held checks whether a daemon directory's lock is held: held $DAEMON, ! held $DAEMON.

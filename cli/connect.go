@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jonboulle/clockwork"
+	"github.com/nats-io/nats.go"
 
 	"claudemesh/bus"
 	"claudemesh/mcp/feed"
@@ -15,11 +16,27 @@ import (
 
 func daemonDir(getenv func(string) string) (string, error) { return mesh.DaemonDir(getenv) }
 
-// conn is a connection to the daemon, and in whose name.
+// caller is what a verb asks through: the daemon's bus, or the cold path. What Do promises is told at [bus.Client.Do].
+type caller interface {
+	Do(ctx context.Context, subject string, in, out any) error
+	Close()
+}
+
+// conn is a way to ask, and in whose name.
 type conn struct {
-	*bus.Client
+	caller
+	live    *bus.Client // the bus, nil on the cold path
+	dir     string      // of the daemon, empty on the cold path
 	actor   string
 	session bool
+}
+
+// Conn is the connection to the bus, which connectDaemon promises.
+func (n *conn) Conn() *nats.Conn { return n.live.Conn() }
+
+// Subscribe listens on the bus, which connectDaemon promises.
+func (n *conn) Subscribe(subject string, fn func(*nats.Msg)) (*nats.Subscription, error) {
+	return n.live.Subscribe(subject, fn)
 }
 
 // daemon asks the daemon itself.
@@ -38,30 +55,80 @@ func (c *call) who(dir string) (feed.Credential, bool, error) {
 	return feed.Credential{Actor: bus.User, Token: token}, false, err
 }
 
-// connect reaches the daemon, starting one when none runs.
+// connect is the way a verb asks: through the daemon, which is started when none runs; without it, if that is wanted, or nothing else is possible.
 func (c *call) connect(ctx context.Context) (*conn, error) {
 	dir, err := c.daemonDir()
 	if err != nil {
 		return nil, err
 	}
-	// Twice: a daemon that was stopping may hold its lock until after the first look.
-	for range 2 {
+	switch c.policy() {
+	case policyCold:
+		return c.cold(dir, nil)
+	case policyStrict:
+		return c.warm(ctx, dir, startLimit)
+	}
+	n, err := c.warm(ctx, dir, verbLimit)
+	if unavailable(err) {
+		return c.cold(dir, err)
+	}
+	return n, err
+}
+
+// connectDaemon is connect for verbs that listen: without a daemon there is nothing to listen to.
+func (c *call) connectDaemon(ctx context.Context) (*conn, error) {
+	if c.policy() == policyCold {
+		return nil, (&conn{}).refuse("it brings what this listens to")
+	}
+	return c.mustConnect(ctx)
+}
+
+// mustConnect is connect for verbs that make sense with a daemon only, whatever the policy: they register with it.
+func (c *call) mustConnect(ctx context.Context) (*conn, error) {
+	dir, err := c.daemonDir()
+	if err != nil {
+		return nil, err
+	}
+	return c.warm(ctx, dir, startLimit)
+}
+
+// warm reaches the daemon, starting one when none runs, and replacing one that an older program left behind. limit is what a start may take.
+func (c *call) warm(ctx context.Context, dir string, limit time.Duration) (*conn, error) {
+	// A few times: a daemon that was stopping may hold its lock until after the first look, and one may be replaced.
+	for range 5 {
 		if !bus.Held(dir) {
 			begin := c.clock.Now()
-			started, err := c.spawn(ctx, dir, spawnOptions{})
+			started, err := c.spawn(ctx, dir, spawnOptions{limit: limit})
 			if err != nil {
 				return nil, err
 			}
 			if started {
-				c.ui.note("[claudemesh] info daemon started automatically (took %dms)", c.clock.Since(begin).Milliseconds())
+				c.tell("info", "daemon started automatically (took %dms)", c.clock.Since(begin).Milliseconds())
 			}
 		}
-		n, err := c.reach(ctx, dir)
-		if !errors.Is(err, bus.ErrNoDaemon) {
-			return n, err
+		n, err := c.reach(ctx, dir, limit)
+		if errors.Is(err, bus.ErrNoDaemon) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		again, err := c.mend(ctx, dir, n)
+		if err != nil {
+			return nil, err
+		}
+		if !again {
+			return n, nil
 		}
 	}
 	return nil, bus.ErrNoDaemon
+}
+
+// tell notes something about the daemon, at most once in a run of the program.
+func (c *call) tell(level, format string, args ...any) {
+	if !c.told {
+		c.told = true
+		c.ui.note("[claudemesh] "+level+" "+format, args...)
+	}
 }
 
 // running is connect for verbs that never start a daemon: bus.ErrNoDaemon when none runs.
@@ -73,14 +140,14 @@ func (c *call) running(ctx context.Context) (*conn, error) {
 	if !bus.Held(dir) {
 		return nil, bus.ErrNoDaemon
 	}
-	return c.reach(ctx, dir)
+	return c.reach(ctx, dir, startLimit)
 }
 
 // reach connects to the daemon that holds the lock. It returns bus.ErrNoDaemon when the lock is given free.
 //
 // A daemon writes bus.json when everything in it answers, and removes it when it stops. One that has done so and is silent for answerLimit is reported as
-// paused; one that has not gets startLimit.
-func (c *call) reach(ctx context.Context, dir string) (*conn, error) {
+// paused; one that has not gets starting.
+func (c *call) reach(ctx context.Context, dir string, starting time.Duration) (*conn, error) {
 	begin := c.clock.Now()
 	var silent time.Time // since when it should have answered
 	for {
@@ -89,7 +156,7 @@ func (c *call) reach(ctx context.Context, dir string) (*conn, error) {
 		if ready && silent.IsZero() {
 			silent = c.clock.Now()
 		}
-		limit := begin.Add(startLimit)
+		limit := begin.Add(starting)
 		if ready {
 			limit = silent.Add(answerLimit)
 		}
@@ -105,6 +172,8 @@ func (c *call) reach(ctx context.Context, dir string) (*conn, error) {
 			return nil, ctx.Err()
 		case !bus.Held(dir):
 			return nil, bus.ErrNoDaemon
+		case !c.clock.Now().Before(limit) && !ready && starting < startLimit:
+			return nil, &startingError{starting.String()}
 		case !c.clock.Now().Before(limit):
 			paused := &pausedError{}
 			if ready {
@@ -131,7 +200,7 @@ func (c *call) dial(ctx context.Context, dir string, limit time.Time, probe bool
 	if err != nil {
 		return nil, err
 	}
-	n := &conn{Client: client, actor: cred.Actor, session: session}
+	n := &conn{caller: client, live: client, dir: dir, actor: cred.Actor, session: session}
 	if probe {
 		if err := n.daemon(ctx, bus.OpVersion, nil, nil); err != nil {
 			n.Close()

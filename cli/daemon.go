@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v3"
@@ -30,7 +32,7 @@ const stopLimit = 10 * time.Second
 func daemonVerb() verb {
 	return verb{name: "daemon", short: "the background process that keeps messages and links", subs: []verb{
 		daemonUpVerb(), daemonDownVerb(), daemonRestartVerb(), daemonStatusVerb(), daemonVersionVerb(), outboxVerb(),
-		daemonInstallServiceVerb(), daemonUninstallServiceVerb(),
+		daemonInstallServiceVerb(), daemonUninstallServiceVerb(), daemonAcceptHostVerb(), daemonRemintVerb(),
 	}}
 }
 
@@ -44,6 +46,7 @@ themselves when they need it. --foreground stays and logs to stderr; it ends wit
 		flags: []urfave.Flag{
 			&urfave.BoolFlag{Name: "foreground", Usage: "stay, and log to stderr"},
 			&urfave.BoolFlag{Name: "no-tcp", Usage: "no loopback TCP door; the stock nats CLI cannot connect then"},
+			&urfave.BoolFlag{Name: "supervised", Hidden: true, Usage: "with --foreground: end with success where a new start cannot help, for a service manager that starts it again after each failure"},
 			&caFlag,
 		},
 		run: func(ctx context.Context, c *call) error {
@@ -76,9 +79,29 @@ func (c *call) foreground(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.rooms.daemon(ctx, daemon.Options{
-		Dir: dir, ConfigDir: configDir, CAFile: ca, NoTCP: c.cmd.Bool("no-tcp"), Version: Version, LogPath: path, Log: slog.New(slog.NewJSONHandler(c.stderr, nil)),
+	err = c.rooms.daemon(ctx, daemon.Options{
+		Dir: dir, ConfigDir: configDir, CAFile: ca, NoTCP: c.cmd.Bool("no-tcp"), Version: c.release, Args: upArgs(c.env.args), LogPath: path, Log: slog.New(slog.NewJSONHandler(c.stderr, nil)),
 	})
+	if err != nil && c.cmd.Bool("supervised") {
+		if f := explain(err); slices.Contains(hopeless(), f.Exit) {
+			c.ui.fail(f)
+			return nil
+		}
+	}
+	return err
+}
+
+// hopeless are the exit codes of a daemon that a new start cannot cure: another daemon runs, its arguments are wrong, its files are of another host or damaged.
+func hopeless() []int { return []int{exitFailed, exitUsage, exitConflict, exitIO} }
+
+// upArgs are the arguments of a daemon that a successor of it needs, too: the flags of daemon up but --foreground, and no value that stands on its own.
+func upArgs(args []string) (out []string) {
+	for _, a := range args {
+		if strings.HasPrefix(a, "--") && !strings.HasPrefix(a, "--foreground") {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // isFile reports whether a stream is the file of that name.
@@ -114,11 +137,11 @@ func (c *call) up(ctx context.Context) error {
 		if ca != "" {
 			args = append(args, "--ca-file="+ca)
 		}
-		if started, err = c.spawn(ctx, dir, spawnOptions{args: args, force: true}); err != nil {
+		if started, err = c.spawn(ctx, dir, spawnOptions{args: args, force: true, limit: startLimit}); err != nil {
 			return err
 		}
 	}
-	n, err := c.reach(ctx, dir)
+	n, err := c.reach(ctx, dir, startLimit)
 	if err != nil {
 		return err
 	}
@@ -207,7 +230,7 @@ func (c *call) down(ctx context.Context) (pid int, err error) {
 }
 
 func (c *call) requestStop(ctx context.Context, dir string) (int, error) {
-	n, err := c.reach(ctx, dir)
+	n, err := c.reach(ctx, dir, startLimit)
 	if err != nil {
 		return 0, err
 	}

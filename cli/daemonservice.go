@@ -11,6 +11,7 @@ import (
 	urfave "github.com/urfave/cli/v3"
 
 	"claudemesh/bus"
+	"claudemesh/daemon"
 	"claudemesh/daemon/service"
 )
 
@@ -28,11 +29,12 @@ func ciVariables() []string {
 
 func daemonInstallServiceVerb() verb {
 	return verb{
-		name: "install-service", args: "", short: "start the daemon with your login: a systemd user unit or a launchd agent",
+		name: "install-service", args: "", short: "start the daemon with your login: systemd, launchd, or the Startup folder of Windows",
 		long: `Writes the service's file, stops a daemon that runs, and starts the service. It may be repeated. The service serves every mesh that is
-joined, now or later, and logs to daemon.log. On Linux it ends with your last login; to have it always: loginctl enable-linger.
+joined, now or later, and logs to daemon.log. On Linux it ends with your last login; to have it always: loginctl enable-linger. A crash is
+followed by a new start, after pauses that grow; on Windows by the next command that needs the daemon.
 
-CLAUDEMESH_CONFIG_DIR, CLAUDEMESH_DAEMON_DIR and CLAUDEMESH_CA_FILE are kept for the service when they are set. --json prints {"ok", "action", "file"}.`,
+CLAUDEMESH_CONFIG_DIR, CLAUDEMESH_DAEMON_DIR, CLAUDEMESH_CA_FILE and CLAUDEMESH_HOST_ID are kept for the service when they are set. --json prints {"ok", "action", "file"}.`,
 		examples: []string{"claudemesh daemon install-service"},
 		fails:    []string{"3  this program is a passing one (go run)", "6  this is a CI job, or no service manager runs here", "8  the service does not start"},
 		flags:    []urfave.Flag{&urfave.BoolFlag{Name: "force", Usage: "also in a CI job"}},
@@ -99,7 +101,7 @@ func (c *call) installService(ctx context.Context, binary string, force bool) (o
 	}
 	spec := c.serviceSpec(binary, dir)
 	var from int64 // of what the new daemon writes to its log
-	outcome, err = m.Install(ctx, spec, func(ctx context.Context) error {
+	outcome, err = m.Install(ctx, spec, c.staleDaemon(dir), func(ctx context.Context) error {
 		if _, err := c.down(ctx); err != nil {
 			return err
 		}
@@ -109,20 +111,25 @@ func (c *call) installService(ctx context.Context, binary string, force bool) (o
 	if err != nil {
 		return "", m.File, serviceFailure(err)
 	}
-	if err := c.awaitService(ctx, dir); err != nil {
+	if err := c.awaitService(ctx, dir, startLimit); err != nil {
 		return "", m.File, &startError{reason: "the service was started, and " + err.Error(), log: spec.Log, tail: tail(spec.Log, from)}
 	}
 	return outcome, m.File, nil
+}
+
+// staleDaemon reports whether a daemon runs that is of another version than this program.
+func (c *call) staleDaemon(dir string) bool {
+	info, err := bus.ReadInfo(dir)
+	return err == nil && bus.Held(dir) && info.Version != c.release
 }
 
 // serviceSpec is the service of the daemon of a directory.
 func (c *call) serviceSpec(binary, dir string) service.Spec {
 	spec := service.Spec{
 		Binary: binary, Log: filepath.Join(dir, logFile),
-		// Another daemon runs, its arguments are wrong, its files are damaged: a new start meets the same.
-		NoRestart: []int{exitFailed, exitUsage, exitIO},
+		NoRestart: hopeless(),
 	}
-	for _, name := range []string{"CLAUDEMESH_CONFIG_DIR", "CLAUDEMESH_DAEMON_DIR", caEnv} {
+	for _, name := range []string{"CLAUDEMESH_CONFIG_DIR", "CLAUDEMESH_DAEMON_DIR", caEnv, daemon.HostIDEnv} {
 		if v := c.getenv(name); v != "" {
 			spec.Env = append(spec.Env, [2]string{name, v})
 		}
@@ -132,7 +139,7 @@ func (c *call) serviceSpec(binary, dir string) service.Spec {
 
 // startService starts the daemon as the service that it is, where it is one: a daemon beside it would be one that nobody starts again. It reports false when
 // there is no such service, or it does not come up.
-func (c *call) startService(ctx context.Context, dir string) bool {
+func (c *call) startService(ctx context.Context, dir string, limit time.Duration) bool {
 	m, err := c.manager()
 	if err != nil || !m.Installed() {
 		return false
@@ -142,7 +149,7 @@ func (c *call) startService(ctx context.Context, dir string) bool {
 		return false
 	}
 	started, err := m.Start(ctx, c.serviceSpec(binary, dir))
-	return started && err == nil && c.awaitService(ctx, dir) == nil
+	return started && err == nil && c.awaitService(ctx, dir, limit) == nil
 }
 
 // makeLog makes the daemon's log for the user alone, where a service manager would let others read it, and returns its size.
@@ -162,8 +169,8 @@ func makeLog(path string) (int64, error) {
 }
 
 // awaitService waits until the daemon that the service manager starts answers.
-func (c *call) awaitService(ctx context.Context, dir string) error {
-	limit := c.clock.NewTimer(startLimit)
+func (c *call) awaitService(ctx context.Context, dir string, within time.Duration) error {
+	limit := c.clock.NewTimer(within)
 	defer limit.Stop()
 	for {
 		if _, err := c.ping(ctx, dir); err == nil {
@@ -173,7 +180,7 @@ func (c *call) awaitService(ctx context.Context, dir string) error {
 		case <-ctx.Done():
 			return errCancelled
 		case <-limit.Chan():
-			return fmt.Errorf("does not answer within %s", startLimit/time.Second*time.Second)
+			return fmt.Errorf("does not answer within %s", within)
 		case <-c.clock.After(pollEvery):
 		}
 	}

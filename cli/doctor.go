@@ -100,8 +100,8 @@ func (c *call) checkDaemon(ctx context.Context, sessions *[]bus.SessionInfo) []c
 	}
 	*sessions = append(*sessions, list.Sessions...)
 	checks := []check{{"daemon", checkOK, fmt.Sprintf("runs (pid %d, version %s)", s.PID, s.Version), ""}}
-	if s.Version != Version {
-		checks[0] = check{"daemon", checkWarn, fmt.Sprintf("runs version %s, this program is %s", s.Version, Version), "claudemesh daemon down; the next command starts this version"}
+	if s.Version != c.release {
+		checks[0] = check{"daemon", checkWarn, fmt.Sprintf("runs version %s, this program is %s", s.Version, c.release), "claudemesh daemon down; the next command starts this version"}
 	}
 	for _, notice := range s.Notices {
 		checks = append(checks, check{"daemon", checkWarn, notice, ""})

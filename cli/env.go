@@ -22,6 +22,7 @@ type env struct {
 	executable func() (string, error) // the file to start as daemon
 	clock      clockwork.Clock
 	rooms      rooms
+	release    string // the version of this program
 }
 
 // hostEnv is the real world.
@@ -29,7 +30,7 @@ func hostEnv(args []string) *env {
 	return &env{
 		args: args, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		getenv: os.Getenv, environ: os.Environ, executable: os.Executable, clock: clockwork.NewRealClock(),
-		rooms: rooms{daemon: daemon.Run, broker: daemon.ServeBroker, store: daemon.ServeStore},
+		rooms: rooms{daemon: daemon.Run, broker: daemon.ServeBroker, store: daemon.ServeStore}, release: Version,
 	}
 }
 

@@ -95,6 +95,8 @@ func explain(err error) *failure {
 		filter  *filterError
 		ci      *ciError
 		manager *noServiceError
+		slow    *startingError
+		foreign *daemon.ForeignHostError
 	)
 	switch {
 	// First those that wrap others.
@@ -134,6 +136,13 @@ func explain(err error) *failure {
 		f.Code, f.Exit, f.Hint = "no_service_manager", exitConflict, "the daemon starts with the first command that needs it, or by: claudemesh daemon up"
 	case errors.As(err, &start):
 		f.Code, f.Hint = "daemon_start_failed", start.hint()
+	case errors.As(err, &slow):
+		f.Code, f.Hint = "daemon_starting", "try again in a moment; what it does is in: claudemesh daemon status"
+	case errors.As(err, &foreign):
+		f.Code, f.Exit, f.Data = "foreign_host", exitConflict, map[string]any{"dir": foreign.Dir, "stored": foreign.Stored, "here": foreign.Here}
+		f.Hint = "if the data was moved here, and the other host does not use it any more: claudemesh daemon accept-host\nif it is a copy, and the other host goes on: claudemesh daemon remint"
+	case errors.Is(err, daemon.ErrHostPin):
+		f.Code, f.Exit, f.Hint = "host_pin_damaged", exitConflict, "if this is the host that the data belongs to: claudemesh daemon accept-host"
 	case errors.As(err, &paused):
 		f.Code, f.Hint = "daemon_not_answering", paused.hint()
 		f.Data = map[string]any{"pid": paused.pid}
@@ -256,6 +265,8 @@ func apiHint(reason string, data map[string]any) string {
 		return joinedHint(joined)
 	case "conversation_live":
 		return "go on in that session, or end it with: claudemesh session revoke " + cleanLine(fmt.Sprint(data["session"]))
+	case daemon.ReasonNeedsDaemon:
+		return "run it without --no-daemon and " + noDaemonEnv
 	case "payload_too_large":
 		return "send it in parts, or put it into a file that the peer can read"
 	case "pair_limit":

@@ -159,7 +159,7 @@ func (c *call) printItem(it bus.InboxItem) error {
 
 // follow prints what is there, then what comes, over restarts of the daemon, until it is interrupted.
 func (c *call) follow(ctx context.Context, q bus.InboxQuery) error {
-	n, err := c.connect(ctx)
+	n, err := c.connectDaemon(ctx)
 	if err != nil {
 		return err
 	}
@@ -208,17 +208,17 @@ type follower struct {
 func (f *follower) connect(ctx context.Context) (*bus.Client, error) {
 	if f.first != nil {
 		f.n, f.first = f.first, nil
-		return f.n.Client, nil
+		return f.n.live, nil
 	}
 	if !bus.Held(f.dir) {
 		return nil, bus.ErrNoDaemon
 	}
-	n, err := f.reach(ctx, f.dir)
+	n, err := f.reach(ctx, f.dir, startLimit)
 	if err != nil {
 		return nil, err
 	}
 	f.n = n
-	return n.Client, nil
+	return n.live, nil
 }
 
 func (f *follower) subjects(ctx context.Context, _ *bus.Client) ([]string, error) {

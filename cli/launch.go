@@ -227,7 +227,7 @@ func (l *launch) run(ctx context.Context) (err error) {
 
 // register makes this very process a session: when it is gone, however it ended, the daemon ends the session.
 func (l *launch) register(ctx context.Context) (me bus.SessionInfo, err error) {
-	n, err := l.connect(ctx)
+	n, err := l.mustConnect(ctx)
 	if err != nil {
 		return me, err
 	}
@@ -261,7 +261,7 @@ func (l *launch) chooseMesh(ctx context.Context) (string, error) {
 
 // joinFirst becomes a member of the invite's mesh, or is one already.
 func (l *launch) joinFirst(ctx context.Context) (string, error) {
-	n, err := l.connect(ctx)
+	n, err := l.mustConnect(ctx)
 	if err != nil {
 		return "", err
 	}

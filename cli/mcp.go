@@ -33,10 +33,10 @@ With --service it offers the tools of a service of the mesh instead, and nothing
 				return err
 			}
 			return mcp.Serve(ctx, mcp.Config{
-				In: c.stdin, Out: c.stdout, Err: c.stderr, Getenv: c.getenv, Dir: dir, Version: Version, Clock: c.clock,
+				In: c.stdin, Out: c.stdout, Err: c.stderr, Getenv: c.getenv, Dir: dir, Version: c.release, Clock: c.clock,
 				Mesh: c.cmd.String("mesh"), Service: service,
 				Start: func(ctx context.Context) error {
-					_, err := c.spawn(ctx, dir, spawnOptions{})
+					_, err := c.spawn(ctx, dir, spawnOptions{limit: startLimit})
 					return err
 				},
 			})

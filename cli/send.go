@@ -33,6 +33,7 @@ What is printed is what is known at once:
   sent        the broker has it
   delivered   the recipient's machine stored it
   surfaced    it was handed to the recipient's session
+Without a daemon (--no-daemon) it is sent or refused while you wait, and not kept.
 --wait STATE waits until that much is known. When the time is over the exit code is 8 and the message stays on its way.
 
 To be sure that a repeated command sends one message, give both runs the same --idempotency-key.`,
@@ -194,7 +195,10 @@ func (s *sending) run(ctx context.Context) error {
 // its id.
 func (s *sending) attempt(ctx context.Context, n *conn, try int) (err error) {
 	var w *waiter
-	if s.wait != "" {
+	if s.wait != "" && n.live == nil && s.wait != bus.StateSent { // what is sent without a daemon is sent when the answer is here
+		return n.refuse("the word of the recipient comes to it")
+	}
+	if s.wait != "" && n.live != nil {
 		// Before the send, or the receipt of a fast peer would be missed.
 		if w, err = newWaiter(n, s.slug, s.req.ClientMessageID); err != nil {
 			return err
@@ -222,6 +226,7 @@ func (s *sending) attempt(ctx context.Context, n *conn, try int) (err error) {
 		}
 	}
 	result := sendResult(reply, s.known)
+	result.Via = n.via()
 	if s.known.State == bus.StateFailed {
 		return &sendFailedError{result}
 	}
@@ -252,7 +257,7 @@ type sendJSON struct {
 	Mesh            string `json:"mesh"`
 	State           string `json:"state"`
 	Duplicate       bool   `json:"duplicate"`
-	Via             string `json:"via"` // always "daemon"
+	Via             string `json:"via"` // daemon, or cold when this command reached the broker by itself
 	SurfacedVia     string `json:"surfacedVia,omitempty"`
 	Recipient       string `json:"recipient,omitempty"`
 	RecipientKey    string `json:"recipientKey,omitempty"`

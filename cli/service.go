@@ -58,7 +58,7 @@ func (c *call) publishService(ctx context.Context, name string, cmd *exec.Cmd) e
 	if err != nil {
 		return err
 	}
-	n, err := c.connect(ctx) // starts the daemon if none runs
+	n, err := c.connectDaemon(ctx) // starts the daemon if none runs
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (c *call) publishService(ctx context.Context, name string, cmd *exec.Cmd) e
 	cmd.Stderr = c.stderr
 	var printErr error
 	err = mcp.Publish(ctx, mcp.Publication{
-		Mesh: slug, Name: name, Description: c.cmd.String("description"), Persistent: c.cmd.Bool("persistent"), Command: cmd, Version: Version,
+		Mesh: slug, Name: name, Description: c.cmd.String("description"), Persistent: c.cmd.Bool("persistent"), Command: cmd, Version: c.release,
 		Client: client, Actor: actor, Reconnected: again, Log: slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), Clock: c.clock,
 		Ready: func(tools int) {
 			printErr = c.ui.result(map[string]any{"ok": true, "mesh": slug, "name": name, "tools": tools}, func() error {

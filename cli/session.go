@@ -116,7 +116,7 @@ func parseGroups(s string) ([]mesh.Group, error) {
 
 // runSession registers this very process: when it is gone, however it ended, the daemon ends the session.
 func (c *call) runSession(ctx context.Context, req bus.SessionStart, path string) error {
-	n, err := c.connect(ctx)
+	n, err := c.mustConnect(ctx)
 	if err != nil {
 		return err
 	}

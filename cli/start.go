@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +22,6 @@ import (
 // Files in the daemon directory that belong to starting it.
 const (
 	spawnLockFile = "spawn.lock"
-	failureFile   = ".spawn-failure" // its age says when a start failed last
 	logFile       = "daemon.log"
 	tokenFile     = "local-token" // written by the daemon at its first start
 )
@@ -32,8 +30,8 @@ const (
 const (
 	pollEvery   = 5 * time.Millisecond
 	startLimit  = 10 * time.Second // from spawn to first answer
+	verbLimit   = 3 * time.Second  // the same, of a command that can do without
 	answerLimit = 3 * time.Second  // of a daemon that has been ready before
-	failureLife = 30 * time.Second // after a failed start nobody tries again for so long
 	tailBytes   = 2 << 10
 	tailLines   = 3
 	noSpawnEnv  = "CLAUDEMESH_INTERNAL_NO_AUTOSPAWN"
@@ -44,8 +42,22 @@ func (c *call) daemonDir() (string, error) { return daemonDir(c.getenv) }
 
 // spawnOptions say how to start a daemon.
 type spawnOptions struct {
-	args  []string // further arguments of daemon up
-	force bool     // try although a start failed just now
+	args  []string      // further arguments of daemon up
+	force bool          // try although a start failed just now
+	limit time.Duration // from spawn to first answer
+}
+
+// spawnLock takes the lock of whoever starts the daemon.
+func (c *call) spawnLock(ctx context.Context, dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make daemon directory: %w", err)
+	}
+	lock := flock.New(filepath.Join(dir, spawnLockFile), flock.SetPermissions(0o600))
+	if _, err := lock.TryLockContext(ctx, pollEvery); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("wait for another command that starts the daemon: %w", err)
+	}
+	return func() { _ = lock.Close() }, nil
 }
 
 // spawn starts a daemon and returns when it answers, or when another one is found to run. started is false in the second case.
@@ -53,43 +65,47 @@ func (c *call) spawn(ctx context.Context, dir string, o spawnOptions) (started b
 	if c.getenv(noSpawnEnv) == "1" && !o.force {
 		return false, errNoAutospawn
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return false, fmt.Errorf("make daemon directory: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*startLimit)
+	waiting, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	lock := flock.New(filepath.Join(dir, spawnLockFile), flock.SetPermissions(0o600))
-	defer lock.Close()
-	if _, err := lock.TryLockContext(ctx, pollEvery); err != nil {
-		return false, fmt.Errorf("wait for another command that starts the daemon: %w", err)
+	unlock, err := c.spawnLock(waiting, dir)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return false, &startingError{o.limit.String()}
 	}
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
 	if bus.Held(dir) {
 		return false, nil
 	}
-	failed := filepath.Join(dir, failureFile)
-	if st, err := os.Stat(failed); err == nil && !o.force && c.clock.Since(st.ModTime()) < failureLife {
-		return false, &startError{reason: fmt.Sprintf("a start failed less than %d s ago, so it is not tried again yet", failureLife/time.Second), log: filepath.Join(dir, logFile)}
-	}
-	if len(o.args) == 0 && c.startService(ctx, dir) {
-		return true, nil
-	}
-	if err := c.launch(ctx, dir, o.args); err != nil {
-		var e *startError
-		if errors.As(err, &e) {
-			_ = os.WriteFile(failed, nil, 0o600)
-			now := c.clock.Now()
-			_ = os.Chtimes(failed, now, now)
+	if !o.force {
+		if err := c.failedLately(dir); err != nil {
+			return false, err
 		}
-		return false, err
 	}
-	if err := os.Remove(failed); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return true, fmt.Errorf("remove failure marker: %w", err)
+	if err := c.start(ctx, dir, o); err != nil {
+		return false, err
 	}
 	return true, nil
 }
 
+// start starts a daemon, under the spawn lock, and returns when it answers.
+func (c *call) start(ctx context.Context, dir string, o spawnOptions) error {
+	if len(o.args) == 0 && c.startService(ctx, dir, o.limit) {
+		return forgetFailure(dir)
+	}
+	if err := c.launch(ctx, dir, o); err != nil {
+		var e *startError
+		if errors.As(err, &e) {
+			c.remember(dir, e)
+		}
+		return err
+	}
+	return forgetFailure(dir)
+}
+
 // launch runs this program as a daemon of its own session and waits for its first answer.
-func (c *call) launch(ctx context.Context, dir string, args []string) error {
+func (c *call) launch(ctx context.Context, dir string, o spawnOptions) error {
 	exe, err := c.executable()
 	if err != nil {
 		return fmt.Errorf("find own executable: %w", err)
@@ -103,7 +119,7 @@ func (c *call) launch(ctx context.Context, dir string, args []string) error {
 	if err != nil {
 		return fmt.Errorf("open daemon log: %w", err)
 	}
-	cmd := exec.Command(exe, append([]string{"daemon", "up", "--foreground"}, args...)...)
+	cmd := exec.Command(exe, append([]string{"daemon", "up", "--foreground"}, o.args...)...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.Env = log, log, dir, daemonEnviron(c.environ())
 	detach(cmd)
 	if err := cmd.Start(); err != nil {
@@ -112,8 +128,8 @@ func (c *call) launch(ctx context.Context, dir string, args []string) error {
 	// This goroutine ends with the daemon, which outlives the program unless it fails.
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
+	limit := c.clock.NewTimer(o.limit)
+	defer limit.Stop()
 	poll := c.clock.NewTicker(pollEvery)
 	defer poll.Stop()
 	for {
@@ -130,7 +146,12 @@ func (c *call) launch(ctx context.Context, dir string, args []string) error {
 			}
 			return &startError{reason: reason, log: log.Name(), tail: tail(log.Name(), from)}
 		case <-ctx.Done():
-			return &startError{reason: fmt.Sprintf("no answer within %s", startLimit), log: log.Name(), tail: tail(log.Name(), from)}
+			return ctx.Err()
+		case <-limit.Chan():
+			if o.limit < startLimit { // it may still come
+				return &startingError{o.limit.String()}
+			}
+			return &startError{reason: fmt.Sprintf("no answer within %s", o.limit), log: log.Name(), tail: tail(log.Name(), from)}
 		case <-poll.Chan():
 			// Its bus.json says that all of it answers. When another daemon was faster, ours has ended.
 			info, err := bus.ReadInfo(dir)

@@ -89,7 +89,7 @@ type meshHealth struct {
 
 // health looks at everything between this process and the brokers.
 func (c *call) health(ctx context.Context) error {
-	h := healthJSON{OK: true, Version: Version, Meshes: []meshHealth{}}
+	h := healthJSON{OK: true, Version: c.release, Meshes: []meshHealth{}}
 	var err error
 	if h.Config, err = c.configHealth(); err != nil {
 		return err
@@ -108,10 +108,12 @@ func (c *call) health(ctx context.Context) error {
 		if err := n.daemon(ctx, bus.OpStatus, nil, &s); err != nil {
 			return err
 		}
-		h.Daemon = &struct {
-			PID     int      `json:"pid"`
-			Notices []string `json:"notices,omitempty"`
-		}{s.PID, s.Notices}
+		if s.Running { // not on the cold path
+			h.Daemon = &struct {
+				PID     int      `json:"pid"`
+				Notices []string `json:"notices,omitempty"`
+			}{s.PID, s.Notices}
+		}
 		for _, slug := range slugs {
 			m := c.meshHealth(ctx, n, slug)
 			h.OK = h.OK && m.OK

@@ -70,7 +70,7 @@ type tailing struct {
 }
 
 func (t *tailing) run(ctx context.Context) error {
-	connect := t.connect
+	connect := t.connectDaemon
 	for {
 		n, err := connect(ctx)
 		if err == nil {

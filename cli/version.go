@@ -24,7 +24,7 @@ func versionVerb() verb {
 }
 
 func (c *call) version() error {
-	out := map[string]any{"ok": true, "version": Version, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}
+	out := map[string]any{"ok": true, "version": c.release, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
@@ -32,5 +32,5 @@ func (c *call) version() error {
 			}
 		}
 	}
-	return c.ui.result(out, func() error { return c.ui.print("claudemesh v%s", Version) })
+	return c.ui.result(out, func() error { return c.ui.print("claudemesh v%s", c.release) })
 }

@@ -92,7 +92,7 @@ func (l *launch) askFirst(ctx context.Context) (string, error) {
 		l.invite.Invite = strings.TrimSpace(invite)
 		return l.joinFirst(ctx)
 	}
-	n, err := l.connect(ctx)
+	n, err := l.mustConnect(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -115,6 +115,9 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 			_ = d.Stop()
 		}
 	}()
+	if err := d.checkHost(); err != nil {
+		return nil, err
+	}
 	if err := d.openStores(ctx); err != nil {
 		return nil, err
 	}
@@ -148,7 +151,7 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := d.requests.FlushTimeout(startAfter); err != nil {
 		return nil, fmt.Errorf("open bus service: %w", err)
 	}
-	info := bus.Info{PID: os.Getpid(), Version: o.Version, Socket: d.server.Socket(), TCPURL: d.server.TCPURL(), StartedAt: d.started.UnixMilli()}
+	info := bus.Info{PID: os.Getpid(), Version: o.Version, Socket: d.server.Socket(), TCPURL: d.server.TCPURL(), StartedAt: d.started.UnixMilli(), Args: o.Args}
 	if err := bus.WriteInfo(o.Dir, info); err != nil {
 		return nil, err
 	}

@@ -241,28 +241,34 @@ func (m *meshRun) peers(ctx context.Context, self string) (any, error) {
 	}
 	out := bus.PeersReply{Mesh: m.joined.Slug, Peers: make([]bus.Peer, 0, len(list))}
 	for _, p := range list {
-		role := p.PeerRole
-		if role == "" {
-			role = wire.RoleSession
-			if p.Pubkey == p.MemberPubkey || p.Channel == "claudemesh-daemon" {
-				role = wire.RoleControlPlane
-			}
-		}
-		groups := p.Groups
-		if groups == nil {
-			groups = []mesh.Group{}
-		}
-		row := bus.Peer{
-			Pubkey: p.Pubkey, MemberPubkey: p.MemberPubkey, DisplayName: printable(p.DisplayName), Status: p.Status, Summary: p.Summary, Groups: groups,
-			SessionID: p.SessionID, ConnectedAt: p.ConnectedAt, Cwd: p.Cwd, Hostname: p.Hostname, PeerType: p.PeerType, Channel: p.Channel, Model: p.Model,
-			Visible: p.Visible, Stats: asJSON(p.Stats), Profile: asJSON(p.Profile), PeerRole: role, Role: printable(p.Role), AllowedCaps: printables(p.AllowedCaps), Mesh: m.joined.Slug, IsSelf: p.MemberPubkey == m.joined.Pubkey, IsThisSession: p.Pubkey == self && role == wire.RoleSession,
-		}
+		row := peerRow(p, m.joined, self)
 		if c := m.d.ladder.of(p.SessionID); c != nil && c.key == p.Pubkey {
 			row.Wake = c.info()
 		}
 		out.Peers = append(out.Peers, row)
 	}
 	return out, nil
+}
+
+// peerRow is one peer as the local API tells of it, without what only a daemon knows. self is the key of the caller.
+func peerRow(p wire.Peer, joined mesh.Joined, self string) bus.Peer {
+	role := p.PeerRole
+	if role == "" {
+		role = wire.RoleSession
+		if p.Pubkey == p.MemberPubkey || p.Channel == "claudemesh-daemon" {
+			role = wire.RoleControlPlane
+		}
+	}
+	groups := p.Groups
+	if groups == nil {
+		groups = []mesh.Group{}
+	}
+	return bus.Peer{
+		Pubkey: p.Pubkey, MemberPubkey: p.MemberPubkey, DisplayName: printable(p.DisplayName), Status: p.Status, Summary: p.Summary, Groups: groups,
+		SessionID: p.SessionID, ConnectedAt: p.ConnectedAt, Cwd: p.Cwd, Hostname: p.Hostname, PeerType: p.PeerType, Channel: p.Channel, Model: p.Model,
+		Visible: p.Visible, Stats: asJSON(p.Stats), Profile: asJSON(p.Profile), PeerRole: role, Role: printable(p.Role), AllowedCaps: printables(p.AllowedCaps),
+		Mesh: joined.Slug, IsSelf: p.MemberPubkey == joined.Pubkey, IsThisSession: p.Pubkey == self && role == wire.RoleSession,
+	}
 }
 
 // storeError says what a full disk means for the caller.

@@ -222,23 +222,31 @@ func (m *meshRun) call(ctx context.Context, link *bridge.Link, op string, fields
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	reply, err := link.Call(ctx, op, fields)
+	if err == nil {
+		return reply, nil
+	}
+	lost := errors.Is(err, bridge.ErrNotOpen) || errors.Is(err, bridge.ErrLost)
+	switch {
+	case lost && link != m.links.Member() && m.online():
+		return nil, m.sessionDown(link)
+	case lost:
+		return nil, m.down()
+	}
+	return nil, callError(m.joined.Slug, op, limit, err)
+}
+
+// callError is what a caller hears of an operation that a broker did not carry out, and that did not fail with its link.
+func callError(slug, op string, limit time.Duration, err error) error {
 	var refused *bridge.BrokerError
 	switch {
-	case err == nil:
-		return reply, nil
 	case errors.As(err, &refused):
-		return nil, &bus.APIError{Code: 502, Reason: "broker_refused", Detail: fmt.Sprintf("the broker refused %s: %s (%s)", op, refused.Message, refused.Code), Data: map[string]any{"broker_code": refused.Code}}
+		return &bus.APIError{Code: 502, Reason: "broker_refused", Detail: fmt.Sprintf("the broker refused %s: %s (%s)", op, refused.Message, refused.Code), Data: map[string]any{"broker_code": refused.Code}}
 	case errors.Is(err, bridge.ErrBadOp), errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge):
-		return nil, &bus.APIError{Code: 400, Reason: "bad_operation", Detail: fmt.Sprintf("the broker cannot be asked for %s: %v", op, err)}
-	case link != m.links.Member() && m.online() && (errors.Is(err, bridge.ErrNotOpen) || errors.Is(err, bridge.ErrLost)):
-		return nil, m.sessionDown(link)
-	case errors.Is(err, bridge.ErrNotOpen), errors.Is(err, bridge.ErrLost):
-		return nil, m.down()
+		return &bus.APIError{Code: 400, Reason: "bad_operation", Detail: fmt.Sprintf("the broker cannot be asked for %s: %v", op, err)}
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, &bus.APIError{Code: 504, Reason: "broker_timeout", Detail: fmt.Sprintf("the broker of mesh %s did not answer %s within %s", m.joined.Slug, op, limit)}
-	default:
-		return nil, fmt.Errorf("call %s: %w", op, err)
+		return &bus.APIError{Code: 504, Reason: "broker_timeout", Detail: fmt.Sprintf("the broker of mesh %s did not answer %s within %s", slug, op, limit)}
 	}
+	return fmt.Errorf("call %s: %w", op, err)
 }
 
 const (
@@ -276,8 +284,18 @@ func (m *meshRun) down() *bus.APIError {
 	return &bus.APIError{Code: 503, Reason: "mesh_down", Detail: detail}
 }
 
-func (m *meshRun) listPeers(ctx context.Context) ([]wire.Peer, error) {
-	reply, err := m.call(ctx, m.links.Member(), wire.TypeListPeers, nil)
+func (m *meshRun) listPeers(ctx context.Context) ([]wire.Peer, error) { return listPeers(ctx, m.ask) }
+
+// ask carries an operation over the member's link.
+func (m *meshRun) ask(ctx context.Context, op string, fields []byte) ([]byte, error) {
+	return m.call(ctx, m.links.Member(), op, fields)
+}
+
+// asker asks the broker of one mesh, whoever holds the link.
+type asker func(ctx context.Context, op string, fields []byte) ([]byte, error)
+
+func listPeers(ctx context.Context, ask asker) ([]wire.Peer, error) {
+	reply, err := ask(ctx, wire.TypeListPeers, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type Options struct {
 	ConfigDir string // where config.json is
 	NoTCP     bool   // no loopback TCP door: the stock nats CLI cannot connect
 	Version   string
+	Args      []string // flags of the command line, told in bus.json
 
 	Log       *slog.Logger
 	LogPath   string // told to users, empty when the log goes elsewhere
@@ -37,6 +38,8 @@ type Options struct {
 	// PairRate is how many messages a minute one session may send to one target, PairReplies how many answers within ten minutes without a turn of its user;
 	// 0 means 60 and 40, below 0 no limit.
 	PairRate, PairReplies int
+	// HostID tells this host apart from others, for the host pin; its error says why it cannot. nil is HostID with the environment of the process.
+	HostID func() (string, error)
 	// DisplayName names the member in meshes created or joined here; default: the user's name.
 	DisplayName string
 }
@@ -56,6 +59,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{}).DialContext
+	}
+	if o.HostID == nil {
+		o.HostID = func() (string, error) { return HostID(os.Getenv) }
 	}
 	if o.PairRate == 0 {
 		o.PairRate = 60

@@ -32,7 +32,7 @@ func (m *meshRun) resolveMember(ctx context.Context, c *bus.Call, self string) (
 	}
 	if errors.As(err, &unknown) {
 		// A broker that cannot list members, as the reference cannot, leaves it at that.
-		if more, listErr := m.members(ctx); listErr == nil {
+		if more, listErr := listMembers(ctx, m.ask); listErr == nil {
 			found, err = mesh.ResolveMember(target, append(all, more...))
 		}
 	}
@@ -45,9 +45,9 @@ func (m *meshRun) resolveMember(ctx context.Context, c *bus.Call, self string) (
 	return bus.PeerMember{Mesh: m.joined.Slug, Pubkey: found.Key, Name: printable(found.Name), Online: found.Online, IsSelf: found.Key == m.joined.Pubkey}, nil
 }
 
-// members lists who is in the mesh, online or not, and the sessions that are there.
-func (m *meshRun) members(ctx context.Context) ([]mesh.Candidate, error) {
-	reply, err := m.call(ctx, m.links.Member(), wire.TypeMemberList, nil)
+// listMembers lists who is in the mesh, online or not, and the sessions that are there.
+func listMembers(ctx context.Context, ask asker) ([]mesh.Candidate, error) {
+	reply, err := ask(ctx, wire.TypeMemberList, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (m *meshRun) members(ctx context.Context) ([]mesh.Candidate, error) {
 	for _, p := range list.Members {
 		out = append(out, mesh.Candidate{Key: p.Pubkey, MemberKey: p.Pubkey, Name: p.DisplayName, Online: p.Online})
 	}
-	peers, err := m.listPeers(ctx)
+	peers, err := listPeers(ctx, ask)
 	if err != nil {
 		return nil, err
 	}

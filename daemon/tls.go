@@ -13,11 +13,13 @@ import (
 // caFile is looked for in the configuration directory when no other file is named.
 const caFile = "ca.pem"
 
-// tls says whom to trust at wss:// addresses: the system's authorities, and those of a file. nil means the system's alone.
-func (d *Daemon) tls() (*tls.Config, error) {
-	path := d.opt.CAFile
+func (d *Daemon) tls() (*tls.Config, error) { return authorities(d.opt) }
+
+// authorities says whom to trust at wss:// addresses: the system's authorities, and those of a file. nil means the system's alone.
+func authorities(o Options) (*tls.Config, error) {
+	path := o.CAFile
 	if path == "" {
-		path = filepath.Join(d.opt.ConfigDir, caFile)
+		path = filepath.Join(o.ConfigDir, caFile)
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}

@@ -25,9 +25,12 @@ func Launchd(home string, uid int, run Runner) *Manager {
 	return &Manager{File: home + "/Library/LaunchAgents/" + label + ".plist", kind: launchd{fmt.Sprintf("gui/%d", uid)}, run: run}
 }
 
+func (launchd) supervises() bool { return true }
+
 func (launchd) accepts(Spec) error { return nil }
 
-// render cannot name exit codes: launchd knows success and failure only, and waits ThrottleInterval between starts.
+// render cannot name exit codes: launchd knows success and failure only. A daemon that is told that it is supervised ends with success where no new start helps.
+// After every other end launchd waits ThrottleInterval; it has no growing pause.
 func (launchd) render(s Spec) []byte {
 	var b bytes.Buffer
 	b.WriteString(xml.Header)
@@ -35,7 +38,7 @@ func (launchd) render(s Spec) []byte {
 	entry := func(key, value string) { fmt.Fprintf(&b, "\t<key>%s</key>\n\t%s\n", key, value) }
 	entry("Label", plistString(label))
 	var args string
-	for _, a := range []string{s.Binary, "daemon", "up", "--foreground"} {
+	for _, a := range []string{s.Binary, "daemon", "up", "--foreground", "--supervised"} {
 		args += "\n\t\t" + plistString(a)
 	}
 	entry("ProgramArguments", "<array>"+args+"\n\t</array>")
@@ -48,7 +51,7 @@ func (launchd) render(s Spec) []byte {
 	}
 	entry("RunAtLoad", "<true/>")
 	entry("KeepAlive", "<dict>\n\t\t<key>SuccessfulExit</key>\n\t\t<false/>\n\t</dict>")
-	entry("ThrottleInterval", "<integer>10</integer>")
+	entry("ThrottleInterval", "<integer>30</integer>")
 	entry("ExitTimeOut", "<integer>20</integer>")
 	entry("Umask", "<integer>63</integer>") // 0077
 	entry("ProcessType", plistString("Background"))

@@ -1,4 +1,5 @@
-// Package service makes the daemon a service of the user's login: a systemd user unit on Linux, a launchd agent on macOS.
+// Package service makes the daemon a service of the user's login: a systemd user unit on Linux, a launchd agent on macOS, a program of the Startup folder on
+// Windows.
 //
 // The invariants it keeps: what is written names the program by its absolute path and no mesh, so that it stays right whatever is joined; no value in it can
 // become an instruction to the service manager; an old daemon is gone before the service starts one; and an exit that a new start cannot cure is not answered
@@ -64,6 +65,8 @@ type Manager struct {
 
 // kind is what is different between service managers.
 type kind interface {
+	// supervises reports whether the manager looks after what it has started: starts it again, and can be asked to.
+	supervises() bool
 	accepts(Spec) error
 	render(Spec) []byte
 	// answers is nil when the manager runs for this user.
@@ -85,8 +88,8 @@ const (
 )
 
 // Install writes the service's file and starts the service. retire ends a daemon that runs by other means, and returns when it is gone. A service that is
-// installed like that and runs is left alone.
-func (m *Manager) Install(ctx context.Context, s Spec, retire func(context.Context) error) (outcome string, err error) {
+// installed like that and runs is left alone, unless it is stale: what runs was started from a program that has changed since.
+func (m *Manager) Install(ctx context.Context, s Spec, stale bool, retire func(context.Context) error) (outcome string, err error) {
 	if err := s.validate(); err != nil {
 		return "", err
 	}
@@ -104,7 +107,7 @@ func (m *Manager) Install(ctx context.Context, s Spec, retire func(context.Conte
 	case err != nil:
 		return "", fmt.Errorf("read service file: %w", err)
 	case bytes.Equal(old, text):
-		if outcome = Unchanged; m.kind.active(ctx, m.run) {
+		if outcome = Unchanged; !stale && m.kind.active(ctx, m.run) {
 			return outcome, nil
 		}
 	}
@@ -145,11 +148,16 @@ func (m *Manager) Remove(ctx context.Context) (outcome string, err error) {
 	return Removed, err
 }
 
-// Start starts the service if it is installed exactly as s says, and reports whether it did. One that is another daemon's (another directory, another
-// program) is left alone.
-func (m *Manager) Start(ctx context.Context, s Spec) (bool, error) {
+// Current reports whether the service is installed exactly as s says.
+func (m *Manager) Current(s Spec) bool {
 	text, err := os.ReadFile(m.File)
-	if err != nil || !bytes.Equal(text, m.kind.render(s)) {
+	return err == nil && bytes.Equal(text, m.kind.render(s))
+}
+
+// Start starts the service if it is installed exactly as s says, and reports whether it did. One that is another daemon's (another directory, another
+// program), or that nobody supervises, is left alone.
+func (m *Manager) Start(ctx context.Context, s Spec) (bool, error) {
+	if !m.kind.supervises() || !m.Current(s) {
 		return false, nil
 	}
 	if err := m.kind.answers(ctx, m.run); err != nil {

@@ -17,6 +17,8 @@ func Systemd(configHome string, run Runner) *Manager {
 	return &Manager{File: configHome + "/systemd/user/" + unitName, kind: systemd{}, run: run}
 }
 
+func (systemd) supervises() bool { return true }
+
 // accepts refuses what systemd refuses in the name of a program.
 func (systemd) accepts(s Spec) error {
 	if strings.ContainsAny(s.Binary, `"'\`) {
@@ -28,13 +30,14 @@ func (systemd) accepts(s Spec) error {
 func (systemd) render(s Spec) []byte {
 	var b strings.Builder
 	b.WriteString("[Unit]\nDescription=claudemesh daemon\n")
-	// Five starts a minute are enough to survive a crash, and few enough to be noticed.
+	// Five starts a minute are enough to survive a crash, and few enough to be noticed. From systemd 254 on the pauses grow, and it is not given up; an older
+	// one does not know the words for that, and says so in its journal.
 	b.WriteString("StartLimitIntervalSec=60\nStartLimitBurst=5\n\n[Service]\nType=simple\n")
 	fmt.Fprintf(&b, "ExecStart=%s daemon up --foreground\n", unitWord(s.Binary))
 	for _, kv := range s.Env {
 		fmt.Fprintf(&b, "Environment=%s\n", unitWord(kv[0]+"="+kv[1]))
 	}
-	b.WriteString("Restart=on-failure\nRestartSec=2\n")
+	b.WriteString("Restart=on-failure\nRestartSec=2\nRestartSteps=5\nRestartMaxDelaySec=300\n")
 	if len(s.NoRestart) > 0 {
 		codes := make([]string, len(s.NoRestart))
 		for i, c := range s.NoRestart {
