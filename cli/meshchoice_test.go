@@ -43,7 +43,8 @@ var notAboutAMesh = []string{
 	"create", "join", "list", "rename", "leave", "workspace list", "workspace create", "workspace join", "workspace rename", // name it, or are about all
 	"trace", "daemon", // look at what is or was on this machine, also of a mesh that was left
 	"skill", // alone it prints the bundled text
-	"install", "uninstall", "doctor", "status-line", "bus", "broker", "mcp", "hook", "completion", "__complete", "version", "help",
+	"install", "uninstall", "doctor", "status-line", "bus", "broker", "mcp", "hook", "completion", "__complete", "version", "help", "upgrade",
+	"test", // every mesh unless one is named; with a daemon only
 }
 
 func TestEveryVerbChoosesItsMeshByTheSameRule(t *testing.T) {
@@ -65,7 +66,7 @@ func TestEveryVerbChoosesItsMeshByTheSameRule(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(home, ".claudemesh", "config.json"), []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return map[string]string{"HOME": home, noSpawnEnv: "1", "PATH": os.Getenv("PATH"), envClaude: claude, "USER": "ada"}
+		return map[string]string{"HOME": home, noSpawnEnv: "1", strictEnv: "1", "PATH": os.Getenv("PATH"), envClaude: claude, "USER": "ada"}
 	}
 	type answer struct {
 		Error  string
