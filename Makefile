@@ -9,10 +9,19 @@ TOOL    := $(GO) tool -modfile=tools.mod
 # Where `make install` puts the binary: GOBIN if it is set, else ~/.local/bin.
 PREFIX  ?= $(or $(shell $(GO) env GOBIN),$(HOME)/.local/bin)
 
-.PHONY: build demo test test-race test-long bench lint install clean
+.PHONY: build cross demo test test-race test-long bench lint install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) .
+
+# One binary for each system, without cgo; nothing of it runs here.
+TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+cross:
+	@set -e; for t in $(TARGETS); do \
+		os=$${t%/*}; arch=$${t#*/}; ext=; test $$os != windows || ext=.exe; \
+		out=bin/claudemesh-$$os-$$arch$$ext; echo $$out; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $$out .; \
+	done
 
 demo: build
 	./docs/demo.sh $(BIN)

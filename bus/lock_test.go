@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"sync"
 	"testing"
@@ -92,12 +93,12 @@ func TestInfo(t *testing.T) {
 	dir := shortDir(t)
 	_, err := ReadInfo(dir)
 	wantErr(t, err, fs.ErrNotExist)
-	want := Info{PID: 7, Version: "1.2.3", Socket: "/x/daemon.sock", TCPURL: "nats://127.0.0.1:1", StartedAt: 1}
+	want := Info{PID: 7, Version: "1.2.3", Socket: "/x/daemon.sock", TCPURL: "nats://127.0.0.1:1", StartedAt: 1, Args: []string{"--no-tcp"}}
 	must(t, WriteInfo(dir, Info{PID: 1}))
 	must(t, WriteInfo(dir, want))
 	got, err := ReadInfo(dir)
 	must(t, err)
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("read %+v", got)
 	}
 	info, err := os.Stat(filepath.Join(dir, infoFile))
