@@ -108,7 +108,7 @@ func TestInfo(t *testing.T) {
 	}
 	b, err := os.ReadFile(filepath.Join(dir, infoFile))
 	must(t, err)
-	if string(b) != `{"pid":7,"version":"1.2.3","socket":"/x/daemon.sock","tcp_url":"nats://127.0.0.1:1","started_at":1}`+"\n" {
+	if string(b) != `{"pid":7,"version":"1.2.3","socket":"/x/daemon.sock","tcp_url":"nats://127.0.0.1:1","started_at":1,"args":["--no-tcp"]}`+"\n" {
 		t.Errorf("file is %s", b)
 	}
 	must(t, os.WriteFile(filepath.Join(dir, infoFile), []byte("{"), 0o600))
