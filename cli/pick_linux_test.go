@@ -38,8 +38,6 @@ func newTerminal(t *testing.T) (program, person *os.File) {
 	return program, person
 }
 
-const twoMeshes = `{"version":1,"meshes":[{"slug":"alpha","name":"alpha"},{"slug":"beta","name":"beta"}]}`
-
 func TestPickingAMeshOnATerminal(t *testing.T) {
 	tests := []struct {
 		name, answer string
