@@ -45,15 +45,36 @@ func table(rows [][2]string, width int) string {
 
 // hang prints a text behind head, its further lines indented. A head that is too long stands alone.
 func hang(head, text string, width, indent int) string {
-	if width == 0 {
+	if width == 0 || ansi.StringWidth(head+text) <= width {
 		return strings.TrimRight(head+text, " ") + "\n"
 	}
 	pad := strings.Repeat(" ", indent)
-	lines := strings.Split(ansi.Wordwrap(text, max(20, width-indent), ""), "\n")
+	lines := strings.Split(wrap(text, max(20, width-indent)), "\n")
 	if ansi.StringWidth(head) > indent {
 		return strings.TrimRight(head, " ") + "\n" + pad + strings.Join(lines, "\n"+pad) + "\n"
 	}
 	return strings.TrimRight(head+strings.Join(lines, "\n"+pad), " ") + "\n"
+}
+
+// wrap breaks a text at its spaces, and nowhere else: a flag must not lose its dashes to the line above.
+func wrap(text string, width int) string {
+	var b strings.Builder
+	at := 0
+	for _, word := range strings.Fields(text) {
+		w := ansi.StringWidth(word)
+		switch {
+		case at == 0:
+		case at+1+w > width:
+			b.WriteByte('\n')
+			at = 0
+		default:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(word)
+		at += w
+	}
+	return b.String()
 }
 
 // reflow wraps paragraphs anew. A line that begins with white space stays as it is.
@@ -68,7 +89,7 @@ func reflow(text string, width int) string {
 		var prose []string
 		flush := func() {
 			if len(prose) > 0 {
-				out = append(out, ansi.Wordwrap(strings.Join(prose, " "), width, ""))
+				out = append(out, wrap(strings.Join(prose, " "), width))
 			}
 			prose = nil
 		}

@@ -59,7 +59,7 @@ func (c *call) explain(v verb) error {
 func (c *call) helpText(v verb) string {
 	var b strings.Builder
 	name, width := fullName(c.cmd), c.ui.width()
-	fmt.Fprintf(&b, "%s: %s\n\n", name, v.short)
+	b.WriteString(hang(name+": ", v.short, width, 4) + "\n")
 	if v.group() && v.run == nil {
 		fmt.Fprintf(&b, "usage: %s COMMAND [flags]\n", name)
 	} else {

@@ -47,6 +47,12 @@ var notAboutAMesh = []string{
 	"test", // every mesh unless one is named; with a daemon only
 }
 
+// Config files of a machine that has joined two meshes, and one.
+const (
+	twoMeshes = `{"version":1,"meshes":[{"slug":"alpha","name":"alpha"},{"slug":"beta","name":"beta"}]}`
+	oneMesh   = `{"version":1,"meshes":[{"slug":"alpha","name":"alpha"}]}`
+)
+
 func TestEveryVerbChoosesItsMeshByTheSameRule(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "SKILL.md")
@@ -82,7 +88,6 @@ func TestEveryVerbChoosesItsMeshByTheSameRule(t *testing.T) {
 		}
 		return code, a
 	}
-	const oneMesh = `{"version":1,"meshes":[{"slug":"alpha","name":"alpha"}]}`
 	for _, words := range slices.Concat(aboutOneMesh, aboutAllMeshes) {
 		all := slices.Contains(aboutAllMeshes, words)
 		t.Run(words, func(t *testing.T) {

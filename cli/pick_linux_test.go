@@ -38,8 +38,6 @@ func newTerminal(t *testing.T) (program, person *os.File) {
 	return program, person
 }
 
-const twoMeshes = `{"version":1,"meshes":[{"slug":"alpha","name":"alpha"},{"slug":"beta","name":"beta"}]}`
-
 func TestPickingAMeshOnATerminal(t *testing.T) {
 	tests := []struct {
 		name, answer string
@@ -155,6 +153,35 @@ func TestColourIsForTerminalsOnly(t *testing.T) {
 			e.getenv = func(name string) string { return map[string]string{"NO_COLOR": tt.noColor, "TERM": tt.term}[name] }
 			if u := newUI(e, false); u.colour != tt.want || u.colErr != tt.want {
 				t.Errorf("colour %v, %v", u.colour, u.colErr)
+			}
+		})
+	}
+}
+
+func TestHelpKeepsToTheTerminal(t *testing.T) {
+	for _, width := range []int{60, 100} {
+		t.Run(fmt.Sprint(width, " columns"), func(t *testing.T) {
+			program, person := newTerminal(t)
+			if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: uint16(width)}); err != nil {
+				t.Fatal(err)
+			}
+			shown := watchScreen(person)
+			e := hostEnv([]string{"claudemesh", "status", "--help"})
+			e.stdout = program
+			e.getenv = func(string) string { return "" }
+			if code := run(context.Background(), e); code != 0 {
+				t.Fatalf("exit code %d", code)
+			}
+			program.Close()
+			<-shown.ended
+			lines := strings.Split(shown.String(), "\r\n")
+			if len(lines) < 20 || !strings.Contains(shown.String(), "Without a subcommand") {
+				t.Fatalf("shown: %s", shown)
+			}
+			for _, line := range lines {
+				if len([]rune(line)) > width {
+					t.Errorf("%d columns: %q", len([]rune(line)), line)
+				}
 			}
 		})
 	}
