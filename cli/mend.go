@@ -24,7 +24,7 @@ const (
 // mend compares the version of a daemon that answers with ours. It reports true when the daemon was replaced, or is gone: connect again.
 func (c *call) mend(ctx context.Context, dir string, n *conn) (again bool, err error) {
 	info, err := bus.ReadInfo(dir)
-	if err != nil || info.Version == c.release || c.mended || n.session {
+	if err != nil || info.Version == "" || info.Version == c.release || c.mended || n.session {
 		return false, nil
 	}
 	c.mended = true
