@@ -100,7 +100,7 @@ func (a *app) root() *urfave.Command {
 		flags: []urfave.Flag{
 			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too"},
 			&urfave.StringFlag{Name: "mesh", Usage: "the mesh meant, by its `SLUG`"},
-			policyFlags()[0], policyFlags()[1],
+			strictFlag(), noDaemonFlag(),
 			&urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "explain the command"},
 			&urfave.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", Local: true},
 		},
