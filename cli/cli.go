@@ -110,7 +110,7 @@ func (a *app) tree() *urfave.Command {
 			&urfave.StringFlag{Name: "mesh", Usage: "the mesh meant, by its `SLUG`"},
 			&urfave.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do it without asking, where the command asks"},
 			&urfave.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no notes on stderr; warnings and errors stay"},
-			policyFlags()[0], policyFlags()[1],
+			strictFlag(), noDaemonFlag(),
 			&urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "explain the command"},
 			&urfave.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", Local: true},
 		},

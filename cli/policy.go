@@ -19,12 +19,13 @@ const (
 	strictEnv   = "CLAUDEMESH_STRICT_DAEMON"
 )
 
-// policyFlags belong to every command.
-func policyFlags() []urfave.Flag {
-	return []urfave.Flag{
-		&urfave.BoolFlag{Name: "strict", Usage: "through the daemon or not at all (or " + strictEnv + "=1)"},
-		&urfave.BoolFlag{Name: "no-daemon", Usage: "by a connection of this command's own, without the daemon (or " + noDaemonEnv + "=1)"},
-	}
+// strictFlag and noDaemonFlag belong to every command.
+func strictFlag() urfave.Flag {
+	return &urfave.BoolFlag{Name: "strict", Usage: "through the daemon or not at all (or " + strictEnv + "=1)"}
+}
+
+func noDaemonFlag() urfave.Flag {
+	return &urfave.BoolFlag{Name: "no-daemon", Usage: "by a connection of this command's own, without the daemon (or " + noDaemonEnv + "=1)"}
 }
 
 // policy decides: a flag beats the environment, and in each of the two no-daemon beats strict. A flag that is given as false hides the environment as well.
