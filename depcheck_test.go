@@ -24,7 +24,8 @@ var mayImport = map[string][]string{
 	"daemon/session":     {"daemon/groupcommit", "mesh"},
 	"daemon/service":     {},
 	"daemon/wake":        {},
-	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session", "daemon/wake"},
+	"daemon/httpapi":     {"bus", "wire", "mesh"},
+	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session", "daemon/wake", "daemon/httpapi"},
 	"mcp":                {"bus", "wire", "mesh", "mcp/feed", "mcp/frame", "mcp/skilltext"},
 	"mcp/skilltext":      {"wire", "mesh"},
 	"mcp/frame":          {"bus"},
@@ -46,8 +47,8 @@ var mayImport = map[string][]string{
 // Packages of others that only some rooms may touch.
 var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
-	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake"},
-	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/claude/fake"},
+	"net/http":                       {"broker", "bridge", "daemon", "daemon/httpapi", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake"},
+	"net":                            {"bus", "bridge", "broker", "daemon", "daemon/httpapi", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/claude/fake"},
 	"modernc.org/sqlite":             {"daemon/groupcommit", "broker/fts"},
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"claudemesh/bus"
+	"claudemesh/daemon/httpapi"
 	"claudemesh/daemon/inbox"
 	"claudemesh/daemon/outbox"
 	"claudemesh/daemon/session"
@@ -52,6 +53,7 @@ type Daemon struct {
 	session  *session.Store
 	stores   []func() error // closes of the stores that are open
 	broker   *brokerHost
+	http     *httpapi.Server
 	boxes    *mesh.Boxes
 
 	transfers *transfers
@@ -59,6 +61,9 @@ type Daemon struct {
 	ladder    *ladder
 
 	started time.Time
+	// The HTTP doors, empty where there is none. They are set before the daemon answers.
+	httpSocket, httpURL string
+
 	notices []string
 
 	ctx    context.Context // ends when the daemon stops
@@ -141,6 +146,9 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := d.resumeSessions(ctx); err != nil {
 		return nil, err
 	}
+	if err := d.openHTTP(); err != nil {
+		return nil, err
+	}
 	if err := d.serve(); err != nil {
 		return nil, err
 	}
@@ -148,13 +156,19 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := d.requests.FlushTimeout(startAfter); err != nil {
 		return nil, fmt.Errorf("open bus service: %w", err)
 	}
-	info := bus.Info{PID: os.Getpid(), Version: o.Version, Socket: d.server.Socket(), TCPURL: d.server.TCPURL(), StartedAt: d.started.UnixMilli()}
+	if d.http != nil {
+		d.http.Start()
+	}
+	info := bus.Info{
+		PID: os.Getpid(), Version: o.Version, Socket: d.server.Socket(), TCPURL: d.server.TCPURL(), HTTPSocket: d.httpSocket, HTTPURL: d.httpURL,
+		StartedAt: d.started.UnixMilli(),
+	}
 	if err := bus.WriteInfo(o.Dir, info); err != nil {
 		return nil, err
 	}
 	d.tasks.Go(d.reapLoop)
 	d.tasks.Go(d.trimLoop)
-	o.Log.Info("daemon_started", "pid", info.PID, "version", o.Version, "socket", info.Socket, "tcp", info.TCPURL, "meshes", d.slugs())
+	o.Log.Info("daemon_started", "pid", info.PID, "version", o.Version, "socket", info.Socket, "tcp", info.TCPURL, "http", info.HTTPURL, "meshes", d.slugs())
 	return d, nil
 }
 
@@ -239,6 +253,7 @@ func (d *Daemon) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopAfter)
 	defer cancel()
 	var errs []error
+	errs = append(errs, d.closeHTTP(ctx))
 	if d.service != nil {
 		errs = append(errs, d.service.Shutdown(ctx))
 	}

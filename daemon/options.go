@@ -22,7 +22,10 @@ type Options struct {
 	Dir       string // the daemon directory (0700): lock, socket, stores, log
 	ConfigDir string // where config.json is
 	NoTCP     bool   // no loopback TCP door: the stock nats CLI cannot connect
-	Version   string
+	NoHTTP    bool   // no HTTP for scripts, neither on a socket nor on loopback
+	// PublicHealth answers GET /v1/health on loopback without a token; Metrics serves GET /metrics to the user.
+	PublicHealth, Metrics bool
+	Version               string
 
 	Log       *slog.Logger
 	LogPath   string // told to users, empty when the log goes elsewhere
