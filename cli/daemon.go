@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -29,7 +26,7 @@ const stopLimit = 10 * time.Second
 
 func daemonVerb() verb {
 	return verb{name: "daemon", short: "the background process that keeps messages and links", subs: []verb{
-		daemonUpVerb(), daemonDownVerb(), daemonRestartVerb(), daemonStatusVerb(), daemonVersionVerb(), outboxVerb(),
+		daemonUpVerb(), daemonDownVerb(), daemonRestartVerb(), daemonStatusVerb(), daemonLogsVerb(), daemonVersionVerb(), outboxVerb(),
 		daemonInstallServiceVerb(), daemonUninstallServiceVerb(),
 	}}
 }
@@ -41,11 +38,7 @@ func daemonUpVerb() verb {
 themselves when they need it. --foreground stays and logs to stderr; it ends with an interrupt.`,
 		examples: []string{"claudemesh daemon up", "claudemesh daemon up --foreground --no-tcp"},
 		fails:    []string{"1  with --foreground: one runs already", "8  it does not start; its last words are shown", "10  its outbox is damaged; the file is kept"},
-		flags: []urfave.Flag{
-			&urfave.BoolFlag{Name: "foreground", Usage: "stay, and log to stderr"},
-			&urfave.BoolFlag{Name: "no-tcp", Usage: "no loopback TCP door; the stock nats CLI cannot connect then"},
-			&caFlag,
-		},
+		flags:    append([]urfave.Flag{&urfave.BoolFlag{Name: "foreground", Usage: "stay, and log to stderr"}, &caFlag}, doorFlags()...),
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh daemon up"); err != nil {
 				return err
@@ -68,31 +61,17 @@ func (c *call) foreground(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, logFile)
-	if !isFile(c.stderr, path) {
-		path = ""
-	}
 	ca, err := c.caFile()
 	if err != nil {
 		return err
 	}
-	return c.rooms.daemon(ctx, daemon.Options{
-		Dir: dir, ConfigDir: configDir, CAFile: ca, NoTCP: c.cmd.Bool("no-tcp"), Version: Version, LogPath: path, Log: slog.New(slog.NewJSONHandler(c.stderr, nil)),
-	})
-}
-
-// isFile reports whether a stream is the file of that name.
-func isFile(stream io.Writer, path string) bool {
-	f, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	a, err := f.Stat()
+	log, path, closeLog, err := c.daemonLog(dir)
 	if err != nil {
-		return false
+		return err
 	}
-	b, err := os.Stat(path)
-	return err == nil && os.SameFile(a, b)
+	o := daemon.Options{Dir: dir, ConfigDir: configDir, CAFile: ca, Version: Version, LogPath: path, Log: log}
+	c.doors(&o)
+	return errors.Join(c.rooms.daemon(ctx, o), closeLog())
 }
 
 func (c *call) up(ctx context.Context) error {
@@ -103,10 +82,7 @@ func (c *call) up(ctx context.Context) error {
 	begin := c.clock.Now()
 	started := false
 	if !bus.Held(dir) {
-		var args []string
-		if c.cmd.Bool("no-tcp") {
-			args = append(args, "--no-tcp")
-		}
+		args := c.doorArgs()
 		ca, err := c.caFile()
 		if err != nil {
 			return err

@@ -74,6 +74,7 @@ func (d *Daemon) accept(ctx context.Context, c *bus.Call) (any, error) {
 	if verdict.Existing { // another request with this id was faster
 		return d.repeat(ctx, m, verdict.Row, verdict.Match, print)
 	}
+	d.figures.reached(bus.StateAccepted)
 	m.signal()
 	if !m.online() {
 		reply.Note = "mesh " + c.Slug + " cannot be reached now; the message is kept and goes out when it is back"

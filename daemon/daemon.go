@@ -58,6 +58,7 @@ type Daemon struct {
 
 	transfers *transfers
 	guard     *guard
+	figures   *figures
 	ladder    *ladder
 
 	started time.Time
@@ -109,7 +110,7 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := os.Chmod(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("close daemon directory: %w", err)
 	}
-	d := &Daemon{opt: o, started: o.Clock.Now(), boxes: mesh.NewBoxes(sharedKeys), guard: newGuard(o.PairRate, o.PairReplies), meshes: map[string]*meshRun{}, done: make(chan struct{})}
+	d := &Daemon{opt: o, started: o.Clock.Now(), boxes: mesh.NewBoxes(sharedKeys), guard: newGuard(o.PairRate, o.PairReplies), figures: newFigures(), meshes: map[string]*meshRun{}, done: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if d.lock, err = bus.AcquireLock(o.Dir); err != nil {
 		d.cancel()

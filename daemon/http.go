@@ -38,6 +38,9 @@ func (d *Daemon) openHTTP() error {
 		return fmt.Errorf("connect http to bus: %w", err)
 	}
 	var figures http.Handler
+	if d.opt.Metrics {
+		figures = http.HandlerFunc(d.serveFigures)
+	}
 	d.http = httpapi.New(httpapi.Config{
 		Bus: d.server, Streams: streams, UserToken: token, Meshes: d.slugs, Version: d.opt.Version, PublicHealth: d.opt.PublicHealth, Metrics: figures,
 		Log: d.opt.Log, Clock: d.opt.Clock,

@@ -64,6 +64,12 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push
 	}
 	for i, s := range stored {
 		acks[places[i]] = m.delivered(src, batch[places[i]], s.Message, holders)
+		if s.Inserted {
+			m.d.figures.received.Inc()
+		}
+		if s.Inserted && s.Message.Undecryptable {
+			m.d.figures.closed.Inc()
+		}
 		if s.Inserted && !stillClosed(s.Message) {
 			m.answered(ctx, s.Message)
 			m.announce(s.Message, arrivals[i].Sessions)

@@ -30,7 +30,9 @@ type httpDoor struct {
 func socketDoor(m *testenv.Machine, token string) *httpDoor {
 	path := status(m).HTTPSocket
 	return &httpDoor{m.T, "http://localhost", &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", path) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		},
 	}}, token}
 }
 
@@ -485,5 +487,37 @@ func TestHTTPIsOffWhenNotWanted(t *testing.T) {
 	m.Stop()
 	if b, err := os.ReadFile(filepath.Join(m.Dir(), "http-port")); err == nil {
 		t.Errorf("a port is remembered: %s", bytes.TrimSpace(b))
+	}
+}
+
+func TestTheFiguresCountWhatHappened(t *testing.T) {
+	m := testenv.NewMachine(t, func(o *daemon.Options) { o.Metrics = true })
+	team := m.Create("team")
+	bob := m.Session(team, "bob")
+	m.WaitPeer(team, "bob")
+	sent := m.Send(team, bus.SendRequest{To: "bob", Body: "hello"})
+	got := bob.WaitMessage("hello")
+	bob.Do(bus.OpInboxSurfaced, bus.MessageIDs{IDs: []string{got.ID}, Via: bus.ViaInbox}, nil)
+	m.WaitState(team, sent.ClientMessageID, bus.StateSurfaced)
+	var text string
+	testenv.Wait(t, "the figures", nil, func() bool { // the receipt is published after it is stored
+		code, raw, h := tcpDoor(m, userToken(m)).raw("GET", "/metrics", "")
+		text = string(raw)
+		return code == 200 && h.Get("Content-Type") == "text/plain; version=0.0.4" && strings.Contains(text, `messages_total{state="surfaced"} 1`)
+	})
+	for _, line := range []string{
+		`claudemesh_daemon_messages_total{state="accepted"} 1`, `claudemesh_daemon_messages_total{state="sent"} 1`, `claudemesh_daemon_messages_total{state="delivered"} 1`,
+		`claudemesh_daemon_messages_total{state="failed"} 0`, `claudemesh_daemon_received_total 1`, `claudemesh_daemon_shown_total 1`, `claudemesh_daemon_link_open{mesh="team"} 1`,
+		`claudemesh_daemon_outbox_rows{mesh="team",status="done"} 1`, `claudemesh_daemon_outbox_depth{mesh="team"} 0`, `claudemesh_daemon_sessions{mesh="team"} 1`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("there is no line %s", line)
+		}
+	}
+	if code, got := tcpDoor(m, sessionToken(t, bob)).ask("GET", "/metrics", ""); code != 403 {
+		t.Errorf("to a session: %d %v", code, got)
+	}
+	if code, got := tcpDoor(m, "").ask("GET", "/metrics", ""); code != 401 {
+		t.Errorf("without a token: %d %v", code, got)
 	}
 }
