@@ -26,13 +26,14 @@ var mayImport = map[string][]string{
 	"daemon/wake":        {},
 	"daemon/httpapi":     {"bus", "wire", "mesh"},
 	"daemon/logfile":     {},
-	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session", "daemon/wake", "daemon/httpapi"},
+	"daemon/spans":       {},
+	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session", "daemon/wake", "daemon/httpapi", "daemon/spans"},
 	"mcp":                {"bus", "wire", "mesh", "mcp/feed", "mcp/frame", "mcp/skilltext"},
 	"mcp/skilltext":      {"wire", "mesh"},
 	"mcp/frame":          {"bus"},
 	"mcp/feed":           {"bus", "mesh"},
 	"cli/claudeconf":     {},
-	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "daemon/logfile", "cli/claudeconf", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance"},
+	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "daemon/logfile", "daemon/spans", "cli/claudeconf", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance"},
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},
@@ -48,7 +49,7 @@ var mayImport = map[string][]string{
 // Packages of others that only some rooms may touch.
 var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
-	"net/http":                       {"broker", "bridge", "daemon", "daemon/httpapi", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake"},
+	"net/http":                       {"broker", "bridge", "daemon", "daemon/httpapi", "daemon/spans", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake"},
 	"net":                            {"bus", "bridge", "broker", "daemon", "daemon/httpapi", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/claude/fake"},
 	"modernc.org/sqlite":             {"daemon/groupcommit", "broker/fts"},
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	urfave "github.com/urfave/cli/v3"
+
+	"claudemesh/bus"
 )
 
 // Main runs the program with the arguments of the process and returns its exit code.
@@ -34,7 +36,8 @@ func run(ctx context.Context, e *env) int {
 	w, err := canonical(root, app.bare(root, args))
 	app.ui, app.fields, app.help, app.behind = newUI(e, w.json), w.fields, w.help, w.behind
 	if err == nil {
-		err = root.Run(ctx, append([]string{root.Name}, w.args...))
+		// A script that is traced hands its span on, as other programs do.
+		err = root.Run(bus.WithTrace(ctx, e.getenv("TRACEPARENT")), append([]string{root.Name}, w.args...))
 	}
 	if err == nil {
 		return exitOK

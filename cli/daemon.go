@@ -11,6 +11,7 @@ import (
 
 	"claudemesh/bus"
 	"claudemesh/daemon"
+	"claudemesh/daemon/spans"
 	"claudemesh/mesh"
 )
 
@@ -20,6 +21,9 @@ type rooms struct {
 	broker func(context.Context, daemon.BrokerOptions) error
 	store  func(context.Context, daemon.BrokerOptions) error // a broker's, alone
 }
+
+// spansLimit is how long a daemon that ends waits for the last spans to be taken.
+const spansLimit = 2 * time.Second
 
 // stopLimit is how long daemon down waits for the daemon to be gone.
 const stopLimit = 10 * time.Second
@@ -71,7 +75,11 @@ func (c *call) foreground(ctx context.Context) error {
 	}
 	o := daemon.Options{Dir: dir, ConfigDir: configDir, CAFile: ca, Version: Version, LogPath: path, Log: log}
 	c.doors(&o)
-	return errors.Join(c.rooms.daemon(ctx, o), closeLog())
+	o.Spans = spans.FromEnv(c.getenv, Version, log)
+	err = c.rooms.daemon(ctx, o)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), spansLimit)
+	defer cancel()
+	return errors.Join(err, o.Spans.Close(last), closeLog())
 }
 
 func (c *call) up(ctx context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"claudemesh/bridge"
 	"claudemesh/bus"
 	"claudemesh/daemon/outbox"
+	"claudemesh/daemon/spans"
 )
 
 // figures counts what happens to messages since the daemon's start. Counting is an addition and always on; the figures are served only when asked for
@@ -39,6 +40,16 @@ func (f *figures) reached(state string) {
 	if c := f.own[state]; c != nil {
 		c.Inc()
 	}
+}
+
+// step tells whoever follows the traces of a message's step on this mesh, which ends now.
+func (m *meshRun) step(s spans.Span) {
+	if m.d.opt.Spans == nil {
+		return
+	}
+	s.MeshID, s.End = m.joined.MeshID, m.d.opt.Clock.Now()
+	s.Attributes["claudemesh.mesh"] = m.joined.Slug
+	m.d.opt.Spans.Record(s)
 }
 
 // serveFigures writes them in the Prometheus text format, with what is looked up now: outbox, links, sessions.

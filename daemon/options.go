@@ -12,6 +12,7 @@ import (
 	"github.com/jonboulle/clockwork"
 
 	"claudemesh/daemon/session"
+	"claudemesh/daemon/spans"
 )
 
 // ErrNoDir is returned by Start when Options name no directory.
@@ -26,6 +27,9 @@ type Options struct {
 	// PublicHealth answers GET /v1/health on loopback without a token; Metrics serves GET /metrics to the user.
 	PublicHealth, Metrics bool
 	Version               string
+
+	// Spans tells a collector how messages travel; nil tells nobody. Whoever makes it closes it, after the daemon.
+	Spans *spans.Recorder
 
 	Log       *slog.Logger
 	LogPath   string // told to users, empty when the log goes elsewhere

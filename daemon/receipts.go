@@ -12,6 +12,7 @@ import (
 	"claudemesh/daemon/inbox"
 	"claudemesh/daemon/outbox"
 	"claudemesh/daemon/session"
+	"claudemesh/daemon/spans"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -219,6 +220,10 @@ func (q *surfacedQueue) flush(m *meshRun) {
 // reportSurfaced tells the sender, through the broker, that its message was handed to a session.
 func (m *meshRun) reportSurfaced(msg inbox.Message, via, by string) {
 	m.d.figures.shown.Inc()
+	m.step(spans.Span{
+		Name: spans.Surface, ID: msg.ClientMessageID, Begin: msg.ReceivedAt,
+		Attributes: map[string]string{"claudemesh.kind": kindOf(msg), "claudemesh.via": printable(via)},
+	})
 	a := wire.ClientAck{
 		Type: wire.TypeClientAck, ClientMessageID: msg.ClientMessageID, BrokerMessageID: msg.BrokerMessageID, SenderMemberPubkey: msg.SenderMemberKey,
 		State: wire.StateSurfaced, Via: printable(via), By: printable(by),
