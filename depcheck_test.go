@@ -24,14 +24,17 @@ var mayImport = map[string][]string{
 	"daemon/session":     {"daemon/groupcommit", "mesh"},
 	"daemon/service":     {},
 	"daemon/wake":        {},
-	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session", "daemon/wake"},
+	"daemon/httpapi":     {"bus", "wire", "mesh"},
+	"daemon/logfile":     {},
+	"daemon/spans":       {},
+	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session", "daemon/wake", "daemon/httpapi", "daemon/spans"},
 	"mcp":                {"bus", "wire", "mesh", "mcp/feed", "mcp/frame", "mcp/skilltext"},
 	"mcp/skilltext":      {"wire", "mesh"},
 	"mcp/frame":          {"bus"},
 	"mcp/feed":           {"bus", "mesh"},
 	"cli/claudeconf":     {},
 	"cli/release":        {},
-	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "cli/release", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance"},
+	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "cli/release", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance", "daemon/logfile", "daemon/spans"},
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},
@@ -47,8 +50,8 @@ var mayImport = map[string][]string{
 // Packages of others that only some rooms may touch.
 var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
-	"net/http":                       {"broker", "bridge", "daemon", "cli/release", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake"},
-	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "cli/release", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/claude/fake"},
+	"net/http":                       {"broker", "bridge", "daemon", "cli/release", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake", "daemon/httpapi", "daemon/spans"},
+	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "cli/release", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/claude/fake", "daemon/httpapi"},
 	"modernc.org/sqlite":             {"daemon/groupcommit", "broker/fts"},
 }
 

@@ -167,7 +167,12 @@ type InboxQuery struct {
 	Unread   bool   `json:"unread,omitempty"`
 	Limit    int    `json:"limit,omitempty"` // default 100, at most 1000; the newest are kept, and as many as one reply holds (768 KiB)
 	MarkSeen bool   `json:"mark_seen,omitempty"`
-	Via      string `json:"via,omitempty"` // with MarkSeen by a session: how they were handed over; of inbox-pending: the rung that asks
+	// Since keeps what was received at that time or later, in Unix milliseconds; Topic what was posted to it, by name or id; From what a key sent: a session's or a
+	// member's.
+	Since int64  `json:"since,omitempty"`
+	Topic string `json:"topic,omitempty"`
+	From  string `json:"from,omitempty"`
+	Via   string `json:"via,omitempty"` // with MarkSeen by a session: how they were handed over; of inbox-pending: the rung that asks
 }
 
 // InboxList answers inbox-list and inbox-pending, oldest first.
@@ -250,18 +255,21 @@ type Version struct {
 
 // Status answers the status operation.
 type Status struct {
-	Running   bool         `json:"running"`
-	PID       int          `json:"pid"`
-	Version   string       `json:"version"`
-	StartedAt int64        `json:"started_at"`
-	Socket    string       `json:"socket"`
-	TCPURL    string       `json:"tcp_url,omitempty"`
-	Dir       string       `json:"dir"`
-	Log       string       `json:"log,omitempty"`
-	Meshes    []MeshStatus `json:"meshes"`
-	Sessions  int          `json:"sessions"`
-	Notices   []string     `json:"notices,omitempty"` // what the user should know, e.g. a quarantined inbox file
-	Broker    *BrokerInfo  `json:"broker,omitempty"`  // the embedded broker, when it hosts a mesh
+	Running   bool   `json:"running"`
+	PID       int    `json:"pid"`
+	Version   string `json:"version"`
+	StartedAt int64  `json:"started_at"`
+	Socket    string `json:"socket"`
+	TCPURL    string `json:"tcp_url,omitempty"`
+	// HTTPSocket and HTTPURL are the doors for scripts: the path of a Unix socket, and http://127.0.0.1:<port>; empty when they are closed.
+	HTTPSocket string       `json:"http_socket,omitempty"`
+	HTTPURL    string       `json:"http_url,omitempty"`
+	Dir        string       `json:"dir"`
+	Log        string       `json:"log,omitempty"`
+	Meshes     []MeshStatus `json:"meshes"`
+	Sessions   int          `json:"sessions"`
+	Notices    []string     `json:"notices,omitempty"` // what the user should know, e.g. a quarantined inbox file
+	Broker     *BrokerInfo  `json:"broker,omitempty"`  // the embedded broker, when it hosts a mesh
 }
 
 // BrokerInfo describes the broker inside the daemon.

@@ -79,8 +79,8 @@ func (e *APIError) DecodeData(v any) error {
 	return nil
 }
 
-// body is the JSON of the reply. Data that is no object is left out: a refusal must reach the caller all the same.
-func (e *APIError) body() []byte {
+// Body is the JSON of the reply. Data that is no object is left out: a refusal must reach the caller all the same.
+func (e *APIError) Body() []byte {
 	fields := map[string]any{}
 	if e.Data != nil {
 		if b, err := json.Marshal(e.Data); err == nil {

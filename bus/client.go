@@ -36,6 +36,8 @@ type ClientConfig struct {
 	OnDisconnect func(error)
 	// OnClosed is called when the client has ended for good: Close, a refused token, or a broken connection without Reconnect.
 	OnClosed func()
+
+	inProcess nats.InProcessConnProvider // instead of the daemon of Dir, see [Server.Client]
 }
 
 // Client is a program's connection to its daemon. It is safe for concurrent use.
@@ -66,8 +68,6 @@ func Connect(ctx context.Context, cfg ClientConfig) (*Client, error) {
 	c := &Client{actor: cfg.Actor, timeout: cfg.Timeout, log: cfg.Log, denials: newDenials(InboxPrefix(cfg.Actor))}
 	dial := &dialer{ctx: ctx, dir: cfg.Dir, timeout: connect}
 	opts := []nats.Option{
-		// The address is not used: the dialer knows the way. It is numeric so that nobody looks a name up.
-		nats.SetCustomDialer(dial),
 		nats.Token(cfg.Token), nats.Name(cfg.Name), nats.CustomInboxPrefix(InboxPrefix(cfg.Actor)),
 		nats.Timeout(connect), nats.IgnoreDiscoveredServers(),
 		nats.ErrorHandler(c.asyncError),
@@ -83,6 +83,12 @@ func Connect(ctx context.Context, cfg ClientConfig) (*Client, error) {
 				cfg.OnClosed()
 			}
 		}),
+	}
+	if cfg.inProcess != nil {
+		opts = append(opts, nats.InProcessServer(cfg.inProcess))
+	} else {
+		// The address is not used: the dialer knows the way. It is numeric so that nobody looks a name up.
+		opts = append(opts, nats.SetCustomDialer(dial))
 	}
 	if cfg.Reconnect {
 		opts = append(opts, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.ReconnectJitter(20*time.Millisecond, 0),
@@ -141,7 +147,11 @@ func (c *Client) Do(ctx context.Context, subject string, in, out any) error {
 	watched, done := c.denials.watch(ctx, subject)
 	defer done()
 	closed := c.nc.IsClosed()
-	msg, err := c.nc.RequestWithContext(watched, subject, data)
+	request := &nats.Msg{Subject: subject, Data: data}
+	if parent := traceOf(ctx); parent != "" {
+		request.Header = nats.Header{traceHeader: {parent}}
+	}
+	msg, err := c.nc.RequestMsgWithContext(watched, request)
 	if err != nil && errors.Is(context.Cause(watched), ErrDenied) {
 		return c.denied(ctx, subject)
 	}

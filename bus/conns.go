@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -19,6 +20,16 @@ func (s *Server) ServiceConn() (*nats.Conn, error) { return s.ownConn(roleServic
 
 // BrokerConn is like BusConn in the account BROKER.
 func (s *Server) BrokerConn() (*nats.Conn, error) { return s.ownConn(roleBroker, s.broker) }
+
+// Client is a connection in process of whoever holds a token: the server gives it the rights of that token and no others, as if it had come by a door, and cuts
+// it when the token is revoked. The caller closes it. Of cfg, Dir and Reconnect are not used. Errors are those of [Connect].
+func (s *Server) Client(ctx context.Context, cfg ClientConfig) (*Client, error) {
+	if s.bus == nil {
+		return nil, errors.New("this server has no bus")
+	}
+	cfg.inProcess, cfg.Reconnect = s.ns, false
+	return Connect(ctx, cfg)
+}
 
 func (s *Server) ownConn(role Role, acc *natsserver.Account) (*nats.Conn, error) {
 	if acc == nil {

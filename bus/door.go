@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -44,22 +43,9 @@ type door struct {
 
 // openDoor listens on path. A socket file of a daemon that died is removed first, which is safe because the caller holds the directory's lock.
 func openDoor(path string, dial func() (net.Conn, error), cfg ServerConfig) (*door, error) {
-	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("socket path %s is longer than %d bytes: set CLAUDEMESH_DAEMON_DIR to a shorter directory", path, maxSocketPath)
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket == 0 {
-		return nil, fmt.Errorf("open socket: %s is in the way and is no socket", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove stale socket: %w", err)
-	}
-	ln, err := net.Listen("unix", path)
+	ln, err := listenPrivate(path)
 	if err != nil {
-		return nil, fmt.Errorf("open socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		ln.Close()
-		return nil, fmt.Errorf("open socket: %w", err)
+		return nil, err
 	}
 	d := &door{
 		path: path, ln: ln, dial: dial, peerUID: cfg.PeerUID, uid: os.Geteuid(), log: cfg.Log,

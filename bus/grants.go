@@ -169,6 +169,21 @@ func (g *Grants) Check(c natsserver.ClientAuthentication) bool {
 	return true
 }
 
+// Find tells what the holder of a token may do. False: the token is unknown, revoked, expired, or one of the daemon's own.
+func (g *Grants) Find(hash Hash) (Grant, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.table[hash]
+	if e == nil || !e.grant.Expires.IsZero() && !g.clock.Now().Before(e.grant.Expires) {
+		return Grant{}, false
+	}
+	switch e.grant.Role {
+	case RoleUser, RoleSession, RoleTap:
+		return e.grant, true
+	}
+	return Grant{}, false
+}
+
 // addOwn lets one of the daemon's own connections in: a role that no caller can grant, an account that it names.
 func (g *Grants) addOwn(hash Hash, role Role, acc *natsserver.Account, perms *natsserver.Permissions) {
 	g.mu.Lock()

@@ -84,11 +84,14 @@ func Held(dir string) bool {
 // Info is what a daemon tells about itself in bus.json (0600). It is a hint for people and for clients of the TCP door; whether a daemon runs is told by
 // the lock alone.
 type Info struct {
-	PID       int    `json:"pid"`
-	Version   string `json:"version"`
-	Socket    string `json:"socket,omitempty"`
-	TCPURL    string `json:"tcp_url,omitempty"`
-	StartedAt int64  `json:"started_at"` // Unix milliseconds
+	PID     int    `json:"pid"`
+	Version string `json:"version"`
+	Socket  string `json:"socket,omitempty"`
+	TCPURL  string `json:"tcp_url,omitempty"`
+	// HTTPSocket and HTTPURL are where scripts find the HTTP of the daemon; empty when it is off.
+	HTTPSocket string `json:"http_socket,omitempty"`
+	HTTPURL    string `json:"http_url,omitempty"`
+	StartedAt  int64  `json:"started_at"` // Unix milliseconds
 	// Args are the flags it was started with, which one that takes its place needs as well. They hold no secret: every process listing shows them.
 	Args []string `json:"args,omitempty"`
 }

@@ -66,6 +66,22 @@ func sessionPermissions(g Grant) (*natsserver.Permissions, error) {
 	return permit(pub, sub), nil
 }
 
+// Hears are the subjects of the streams that the holder of a grant may read back, a part of what its connection may subscribe to: for a session its own messages
+// (not the copies on the subjects of groups, topics and the member), the events of its mesh and receipts of its own; for the user everything.
+func Hears(g Grant) (messages, events []string) {
+	switch g.Role {
+	case RoleUser:
+		return []string{AnyMsgSubject("*")}, []string{pattern("mesh", "*", "event", ">"), pattern("mesh", "*", "receipt", ">")}
+	case RoleSession:
+		slug := "*"
+		if g.OnlyMesh {
+			slug = g.Mesh
+		}
+		return []string{SessionMsgSubject(g.Mesh, g.Actor)}, []string{pattern("mesh", g.Mesh, "event", ">"), pattern("mesh", slug, "receipt", g.Actor, ">")}
+	}
+	return nil, nil
+}
+
 // servicePermissions let the connection of [Service] hear requests and answer inboxes, nothing else: whatever reply subject a caller names, and also
 // for the answers that the micro library gives by itself, this connection cannot be made to publish a message. "_R_" are the server's own
 // stand-ins for the inboxes of taps.

@@ -32,6 +32,7 @@ type Call struct {
 	Slug    string // mesh.* only
 	Op      string // the operation, or the kind of a send
 	Data    []byte
+	Trace   string // the caller's span as W3C traceparent, "" when it traces nothing
 }
 
 // Decode reads the request's JSON into v; an empty request leaves v as it is. It returns a 400 *APIError for anything that is not exactly one JSON value.
@@ -139,7 +140,7 @@ func (s *Service) serve(r micro.Request, n *counters, maxBytes int, h Handler) {
 		s.drop(r, n, "the reply is not in the caller's inbox")
 		return
 	}
-	call := &Call{Subject: r.Subject(), Actor: sub.Actor, Slug: sub.Slug, Op: sub.Name, Data: r.Data()}
+	call := &Call{Subject: r.Subject(), Actor: sub.Actor, Slug: sub.Slug, Op: sub.Name, Data: r.Data(), Trace: cleanTrace(r.Headers().Get(traceHeader))}
 	if len(call.Data) > maxBytes {
 		s.refuse(r.Reply(), n, &APIError{
 			Code: 413, Reason: "payload_too_large", Detail: fmt.Sprintf("the request has %d bytes, the limit is %d", len(call.Data), maxBytes),
@@ -222,7 +223,7 @@ func (s *Service) refuse(reply string, n *counters, e *APIError) {
 	n.Refused++
 	s.mu.Unlock()
 	err := s.nc.PublishMsg(&nats.Msg{
-		Subject: reply, Data: e.body(),
+		Subject: reply, Data: e.Body(),
 		Header: nats.Header{micro.ErrorHeader: {reason}, micro.ErrorCodeHeader: {strconv.Itoa(code)}},
 	})
 	if err != nil {

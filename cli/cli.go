@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	urfave "github.com/urfave/cli/v3"
+
+	"claudemesh/bus"
 )
 
 // Main runs the program with the arguments of the process and returns its exit code.
@@ -41,7 +43,8 @@ func run(ctx context.Context, e *env) int {
 	}
 	defer app.tellRelease()
 	if err == nil {
-		err = root.Run(ctx, append([]string{root.Name}, w.args...))
+		// A script that is traced hands its span on, as other programs do.
+		err = root.Run(bus.WithTrace(ctx, e.getenv("TRACEPARENT")), append([]string{root.Name}, w.args...))
 	}
 	if err == nil {
 		return exitOK

@@ -4,18 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v3"
 
 	"claudemesh/bus"
 	"claudemesh/daemon"
+	"claudemesh/daemon/spans"
 	"claudemesh/mesh"
 )
 
@@ -26,12 +23,15 @@ type rooms struct {
 	store  func(context.Context, daemon.BrokerOptions) error // a broker's, alone
 }
 
+// spansLimit is how long a daemon that ends waits for the last spans to be taken.
+const spansLimit = 2 * time.Second
+
 // stopLimit is how long daemon down waits for the daemon to be gone.
 const stopLimit = 10 * time.Second
 
 func daemonVerb() verb {
 	return verb{name: "daemon", short: "the background process that keeps messages and links", subs: []verb{
-		daemonUpVerb(), daemonDownVerb(), daemonRestartVerb(), daemonStatusVerb(), daemonVersionVerb(), outboxVerb(),
+		daemonUpVerb(), daemonDownVerb(), daemonRestartVerb(), daemonStatusVerb(), daemonLogsVerb(), daemonVersionVerb(), outboxVerb(),
 		daemonInstallServiceVerb(), daemonUninstallServiceVerb(), daemonAcceptHostVerb(), daemonRemintVerb(),
 	}}
 }
@@ -43,12 +43,11 @@ func daemonUpVerb() verb {
 themselves when they need it. --foreground stays and logs to stderr; it ends with an interrupt.`,
 		examples: []string{"claudemesh daemon up", "claudemesh daemon up --foreground --no-tcp"},
 		fails:    []string{"1  with --foreground: one runs already", "8  it does not start; its last words are shown", "10  its outbox is damaged; the file is kept"},
-		flags: []urfave.Flag{
+		flags: append([]urfave.Flag{
 			&urfave.BoolFlag{Name: "foreground", Usage: "stay, and log to stderr"},
-			&urfave.BoolFlag{Name: "no-tcp", Usage: "no loopback TCP door; the stock nats CLI cannot connect then"},
 			&urfave.BoolFlag{Name: "supervised", Hidden: true, Usage: "with --foreground: end with success where a new start cannot help, for a service manager that starts it again after each failure"},
 			&caFlag,
-		},
+		}, doorFlags()...),
 		run: func(ctx context.Context, c *call) error {
 			if err := c.want(0, 0, "claudemesh daemon up"); err != nil {
 				return err
@@ -71,18 +70,21 @@ func (c *call) foreground(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, logFile)
-	if !isFile(c.stderr, path) {
-		path = ""
-	}
 	ca, err := c.caFile()
 	if err != nil {
 		return err
 	}
-	err = c.rooms.daemon(ctx, daemon.Options{
-		Dir: dir, ConfigDir: configDir, CAFile: ca, NoTCP: c.cmd.Bool("no-tcp"), Version: c.release, Args: upArgs(c.env.args), LogPath: path, Log: slog.New(slog.NewJSONHandler(c.stderr, nil)),
-	})
-	if err != nil && c.cmd.Bool("supervised") {
+	log, path, closeLog, err := c.daemonLog(dir)
+	if err != nil {
+		return err
+	}
+	o := daemon.Options{Dir: dir, ConfigDir: configDir, CAFile: ca, Version: c.release, Args: c.upArgs(), LogPath: path, Log: log}
+	c.doors(&o)
+	o.Spans = spans.FromEnv(c.getenv, c.release, log)
+	err = c.rooms.daemon(ctx, o)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), spansLimit)
+	defer cancel()
+	if err = errors.Join(err, o.Spans.Close(last), closeLog()); err != nil && c.cmd.Bool("supervised") {
 		if f := explain(err); slices.Contains(hopeless(), f.Exit) {
 			c.ui.fail(f)
 			return nil
@@ -94,28 +96,15 @@ func (c *call) foreground(ctx context.Context) error {
 // hopeless are the exit codes of a daemon that a new start cannot cure: another daemon runs, its arguments are wrong, its files are of another host or damaged.
 func hopeless() []int { return []int{exitFailed, exitUsage, exitConflict, exitIO} }
 
-// upArgs are the arguments of a daemon that a successor of it needs, too: the flags of daemon up but --foreground, and no value that stands on its own.
-func upArgs(args []string) (out []string) {
-	for _, a := range args {
-		if strings.HasPrefix(a, "--") && !strings.HasPrefix(a, "--foreground") {
-			out = append(out, a)
+// upArgs are the flags of daemon up that a daemon in the place of this one needs, too.
+func (c *call) upArgs() (out []string) {
+	for _, f := range c.cmd.Flags {
+		name := f.Names()[0]
+		if name != "foreground" && c.cmd.IsSet(name) {
+			out = append(out, fmt.Sprintf("--%s=%v", name, c.cmd.Value(name)))
 		}
 	}
 	return out
-}
-
-// isFile reports whether a stream is the file of that name.
-func isFile(stream io.Writer, path string) bool {
-	f, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	a, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	b, err := os.Stat(path)
-	return err == nil && os.SameFile(a, b)
 }
 
 func (c *call) up(ctx context.Context) error {
@@ -126,10 +115,7 @@ func (c *call) up(ctx context.Context) error {
 	begin := c.clock.Now()
 	started := false
 	if !bus.Held(dir) {
-		var args []string
-		if c.cmd.Bool("no-tcp") {
-			args = append(args, "--no-tcp")
-		}
+		args := c.doorArgs()
 		ca, err := c.caFile()
 		if err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"claudemesh/bus"
@@ -65,7 +66,7 @@ func (c *call) printStatus(s bus.Status) error {
 	if err := c.ui.print("the daemon is running (pid %d, version %s, since %s)", s.PID, s.Version, time.UnixMilli(s.StartedAt).Format(time.RFC3339)); err != nil {
 		return err
 	}
-	rows := [][2]string{{"socket", s.Socket}, {"tcp", s.TCPURL}, {"log", s.Log}, {"sessions", fmt.Sprint(s.Sessions)}}
+	rows := [][2]string{{"socket", s.Socket}, {"tcp", s.TCPURL}, {"http", strings.TrimSpace(s.HTTPURL + "  " + s.HTTPSocket)}, {"log", s.Log}, {"sessions", fmt.Sprint(s.Sessions)}}
 	if s.Broker != nil {
 		rows = append(rows, [2]string{"broker", s.Broker.URL + " " + s.Broker.Error})
 	}

@@ -181,6 +181,9 @@ func daemonEnviron(environ []string) []string {
 // tail is the end of what was written to a log since from.
 func tail(path string, from int64) string {
 	b, err := os.ReadFile(path)
+	if err == nil && int64(len(b)) < from { // a new one was begun meanwhile
+		from = 0
+	}
 	if err != nil || int64(len(b)) <= from {
 		return ""
 	}

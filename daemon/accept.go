@@ -11,6 +11,7 @@ import (
 
 	"claudemesh/bus"
 	"claudemesh/daemon/outbox"
+	"claudemesh/daemon/spans"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -19,6 +20,7 @@ import (
 // (so that a repeat gets the same answer whoever is online), then whom it is for, then whether its session floods the
 // peer, then the commit. A refusal before the commit leaves the id free.
 func (d *Daemon) accept(ctx context.Context, c *bus.Call) (any, error) {
+	begin := d.opt.Clock.Now()
 	var req bus.SendRequest
 	if err := c.Decode(&req); err != nil {
 		return nil, err
@@ -74,6 +76,8 @@ func (d *Daemon) accept(ctx context.Context, c *bus.Call) (any, error) {
 	if verdict.Existing { // another request with this id was faster
 		return d.repeat(ctx, m, verdict.Row, verdict.Match, print)
 	}
+	d.figures.reached(bus.StateAccepted)
+	m.step(spans.Span{Name: spans.Accept, ID: row.ClientMessageID, Begin: begin, Parent: c.Trace, Attributes: map[string]string{"claudemesh.kind": row.Kind}})
 	m.signal()
 	if !m.online() {
 		reply.Note = "mesh " + c.Slug + " cannot be reached now; the message is kept and goes out when it is back"

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"claudemesh/bus"
+	"claudemesh/daemon/httpapi"
 	"claudemesh/daemon/inbox"
 	"claudemesh/daemon/outbox"
 	"claudemesh/daemon/session"
@@ -52,13 +53,18 @@ type Daemon struct {
 	session  *session.Store
 	stores   []func() error // closes of the stores that are open
 	broker   *brokerHost
+	http     *httpapi.Server
 	boxes    *mesh.Boxes
 
 	transfers *transfers
 	guard     *guard
+	figures   *figures
 	ladder    *ladder
 
 	started time.Time
+	// The HTTP doors, empty where there is none. They are set before the daemon answers.
+	httpSocket, httpURL string
+
 	notices []string
 
 	ctx    context.Context // ends when the daemon stops
@@ -104,7 +110,7 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := os.Chmod(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("close daemon directory: %w", err)
 	}
-	d := &Daemon{opt: o, started: o.Clock.Now(), boxes: mesh.NewBoxes(sharedKeys), guard: newGuard(o.PairRate, o.PairReplies), meshes: map[string]*meshRun{}, done: make(chan struct{})}
+	d := &Daemon{opt: o, started: o.Clock.Now(), boxes: mesh.NewBoxes(sharedKeys), guard: newGuard(o.PairRate, o.PairReplies), figures: newFigures(), meshes: map[string]*meshRun{}, done: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if d.lock, err = bus.AcquireLock(o.Dir); err != nil {
 		d.cancel()
@@ -144,6 +150,9 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := d.resumeSessions(ctx); err != nil {
 		return nil, err
 	}
+	if err := d.openHTTP(); err != nil {
+		return nil, err
+	}
 	if err := d.serve(); err != nil {
 		return nil, err
 	}
@@ -151,13 +160,19 @@ func Start(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err := d.requests.FlushTimeout(startAfter); err != nil {
 		return nil, fmt.Errorf("open bus service: %w", err)
 	}
-	info := bus.Info{PID: os.Getpid(), Version: o.Version, Socket: d.server.Socket(), TCPURL: d.server.TCPURL(), StartedAt: d.started.UnixMilli(), Args: o.Args}
+	if d.http != nil {
+		d.http.Start()
+	}
+	info := bus.Info{
+		PID: os.Getpid(), Version: o.Version, Socket: d.server.Socket(), TCPURL: d.server.TCPURL(), HTTPSocket: d.httpSocket, HTTPURL: d.httpURL,
+		StartedAt: d.started.UnixMilli(), Args: o.Args,
+	}
 	if err := bus.WriteInfo(o.Dir, info); err != nil {
 		return nil, err
 	}
 	d.tasks.Go(d.reapLoop)
 	d.tasks.Go(d.trimLoop)
-	o.Log.Info("daemon_started", "pid", info.PID, "version", o.Version, "socket", info.Socket, "tcp", info.TCPURL, "meshes", d.slugs())
+	o.Log.Info("daemon_started", "pid", info.PID, "version", o.Version, "socket", info.Socket, "tcp", info.TCPURL, "http", info.HTTPURL, "meshes", d.slugs())
 	return d, nil
 }
 
@@ -242,6 +257,7 @@ func (d *Daemon) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopAfter)
 	defer cancel()
 	var errs []error
+	errs = append(errs, d.closeHTTP(ctx))
 	if d.service != nil {
 		errs = append(errs, d.service.Shutdown(ctx))
 	}

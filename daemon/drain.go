@@ -114,6 +114,7 @@ func (m *meshRun) dispatch(row outbox.Row, held map[lane]error, done func()) {
 	var pending *bridge.Pending
 	typed, resolved := lane{row.SenderKey, row.Target}, lane{row.SenderKey, row.Recipient()}
 	err := cmp.Or(held[resolved], held[typed])
+	begin := m.d.opt.Clock.Now()
 	if err == nil {
 		pending, err = m.begin(row)
 	}
@@ -121,7 +122,7 @@ func (m *meshRun) dispatch(row outbox.Row, held map[lane]error, done func()) {
 		if v, _ := judge(wire.Ack{}, err); v != refused {
 			held[resolved], held[typed] = err, err
 		}
-		m.settle(row, wire.Ack{}, err)
+		m.settle(row, begin, wire.Ack{}, err)
 		done()
 		return
 	}
@@ -130,6 +131,6 @@ func (m *meshRun) dispatch(row outbox.Row, held map[lane]error, done func()) {
 		ctx, cancel := context.WithTimeout(m.ctx, ackTimeout)
 		defer cancel()
 		ack, err := pending.Wait(ctx)
-		m.settle(row, ack, err)
+		m.settle(row, begin, ack, err)
 	})
 }

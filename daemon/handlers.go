@@ -111,7 +111,7 @@ func (d *Daemon) version(context.Context, *bus.Call) (any, error) {
 func (d *Daemon) status(ctx context.Context, c *bus.Call) (any, error) {
 	s := bus.Status{
 		Running: true, PID: os.Getpid(), Version: d.opt.Version, StartedAt: d.started.UnixMilli(), Socket: d.server.Socket(), TCPURL: d.server.TCPURL(),
-		Dir: d.opt.Dir, Log: d.opt.LogPath, Meshes: []bus.MeshStatus{},
+		HTTPSocket: d.httpSocket, HTTPURL: d.httpURL, Dir: d.opt.Dir, Log: d.opt.LogPath, Meshes: []bus.MeshStatus{},
 	}
 	d.each(func(m *meshRun) { s.Meshes = append(s.Meshes, m.status(ctx)) })
 	live, err := d.session.Live(ctx)

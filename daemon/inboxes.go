@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"claudemesh/bus"
 	"claudemesh/daemon/inbox"
@@ -41,7 +42,11 @@ func (d *Daemon) listInbox(ctx context.Context, c *bus.Call) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count unread messages: %w", err)
 	}
-	items, err := d.inbox.List(ctx, inbox.Query{Session: reader(c), Mesh: q.Mesh, Unread: q.Unread, Limit: q.Limit})
+	wanted := inbox.Query{Session: reader(c), Mesh: q.Mesh, Unread: q.Unread, Topic: q.Topic, From: q.From, Limit: q.Limit}
+	if q.Since > 0 {
+		wanted.Since = time.UnixMilli(q.Since)
+	}
+	items, err := d.inbox.List(ctx, wanted)
 	if err != nil {
 		return nil, fmt.Errorf("list inbox: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/jonboulle/clockwork"
 
 	"claudemesh/daemon/session"
+	"claudemesh/daemon/spans"
 )
 
 // ErrNoDir is returned by Start when Options name no directory.
@@ -22,8 +23,14 @@ type Options struct {
 	Dir       string // the daemon directory (0700): lock, socket, stores, log
 	ConfigDir string // where config.json is
 	NoTCP     bool   // no loopback TCP door: the stock nats CLI cannot connect
-	Version   string
-	Args      []string // flags of the command line, told in bus.json
+	NoHTTP    bool   // no HTTP for scripts, neither on a socket nor on loopback
+	// PublicHealth answers GET /v1/health on loopback without a token; Metrics serves GET /metrics to the user.
+	PublicHealth, Metrics bool
+	Version               string
+	Args                  []string // flags of the command line, told in bus.json
+
+	// Spans tells a collector how messages travel; nil tells nobody. Whoever makes it closes it, after the daemon.
+	Spans *spans.Recorder
 
 	Log       *slog.Logger
 	LogPath   string // told to users, empty when the log goes elsewhere

@@ -12,6 +12,7 @@ import (
 	"claudemesh/daemon/inbox"
 	"claudemesh/daemon/outbox"
 	"claudemesh/daemon/session"
+	"claudemesh/daemon/spans"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -178,6 +179,7 @@ func (m *meshRun) publishReceipt(row outbox.Row, r bus.Receipt) {
 	if r.At == 0 {
 		r.At = m.d.opt.Clock.Now().UnixMilli()
 	}
+	m.d.figures.reached(r.State)
 	m.d.journal.Publish(bus.ReceiptSubject(row.Mesh, row.Actor, row.ClientMessageID), r)
 }
 
@@ -217,6 +219,11 @@ func (q *surfacedQueue) flush(m *meshRun) {
 
 // reportSurfaced tells the sender, through the broker, that its message was handed to a session.
 func (m *meshRun) reportSurfaced(msg inbox.Message, via, by string) {
+	m.d.figures.shown.Inc()
+	m.step(spans.Span{
+		Name: spans.Surface, ID: msg.ClientMessageID, Begin: msg.ReceivedAt,
+		Attributes: map[string]string{"claudemesh.kind": kindOf(msg), "claudemesh.via": printable(via)},
+	})
 	a := wire.ClientAck{
 		Type: wire.TypeClientAck, ClientMessageID: msg.ClientMessageID, BrokerMessageID: msg.BrokerMessageID, SenderMemberPubkey: msg.SenderMemberKey,
 		State: wire.StateSurfaced, Via: printable(via), By: printable(by),

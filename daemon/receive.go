@@ -12,6 +12,7 @@ import (
 	"claudemesh/bus"
 	"claudemesh/daemon/inbox"
 	"claudemesh/daemon/session"
+	"claudemesh/daemon/spans"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -36,6 +37,7 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push
 		}
 		holders = append(slices.Clip(live), s)
 	}
+	begin := m.d.opt.Clock.Now()
 	acks := make([]wire.ClientAck, len(batch))
 	arrivals, places := make([]inbox.Arrival, 0, len(batch)), make([]int, 0, len(batch))
 	for i, p := range batch {
@@ -64,6 +66,16 @@ func (m *meshRun) Push(ctx context.Context, src bridge.Source, batch []wire.Push
 	}
 	for i, s := range stored {
 		acks[places[i]] = m.delivered(src, batch[places[i]], s.Message, holders)
+		if s.Inserted {
+			m.d.figures.received.Inc()
+			m.step(spans.Span{
+				Name: spans.Receive, ID: s.Message.ClientMessageID, Begin: begin, FailureText: s.Message.Reason,
+				Attributes: map[string]string{"claudemesh.kind": kindOf(s.Message), "claudemesh.broker_message_id": s.Message.BrokerMessageID},
+			})
+		}
+		if s.Inserted && s.Message.Undecryptable {
+			m.d.figures.closed.Inc()
+		}
 		if s.Inserted && !stillClosed(s.Message) {
 			m.answered(ctx, s.Message)
 			m.announce(s.Message, arrivals[i].Sessions)

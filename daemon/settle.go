@@ -3,12 +3,14 @@ package daemon
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"time"
 
 	"claudemesh/bridge"
 	"claudemesh/bus"
 	"claudemesh/daemon/outbox"
+	"claudemesh/daemon/spans"
 	"claudemesh/mesh"
 	"claudemesh/wire"
 )
@@ -16,11 +18,15 @@ import (
 // What becomes of a row after an attempt.
 
 // settle writes down what became of one attempt.
-func (m *meshRun) settle(row outbox.Row, ack wire.Ack, err error) {
+func (m *meshRun) settle(row outbox.Row, begin time.Time, ack wire.Ack, err error) {
 	ctx := context.WithoutCancel(m.ctx) // an answer that arrived while stopping is still true
 	store := m.d.outbox
 	var failed error
 	verdict, reason := judge(ack, err)
+	m.step(spans.Span{
+		Name: spans.Send, ID: row.ClientMessageID, Begin: begin, FailureText: verdict.String(),
+		Attributes: map[string]string{"claudemesh.kind": row.Kind, "claudemesh.attempt": strconv.Itoa(row.Attempts), "claudemesh.broker_message_id": ack.MessageID},
+	})
 	switch verdict {
 	case sent:
 		failed = store.Sent(ctx, row.ID, ack.MessageID)
@@ -65,6 +71,11 @@ const (
 	limited                // the broker's limiter
 	later                  // with backoff
 )
+
+// String names a verdict for traces, which hold no reason: one may have the name of a peer in it. Success is "".
+func (v verdict) String() string {
+	return map[verdict]string{refused: "refused", again: "connection lost", soon: "session's link not open", limited: "rate limit", later: "not taken"}[v]
+}
 
 // judge classifies the outcome of one attempt. A reference broker names its refusals only in sentences; they are told apart by their fixed beginnings.
 func judge(ack wire.Ack, err error) (verdict, string) {

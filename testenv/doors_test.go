@@ -21,8 +21,10 @@ func TestNothingAtADoorEndsTheDaemon(t *testing.T) {
 	m.WaitPeer(team, "bob")
 	s := status(m)
 	doors := map[string]func() (net.Conn, error){
-		"the socket":   func() (net.Conn, error) { return net.Dial("unix", s.Socket) },
-		"the TCP door": func() (net.Conn, error) { return net.Dial("tcp", strings.TrimPrefix(s.TCPURL, "nats://")) },
+		"the socket":      func() (net.Conn, error) { return net.Dial("unix", s.Socket) },
+		"the TCP door":    func() (net.Conn, error) { return net.Dial("tcp", strings.TrimPrefix(s.TCPURL, "nats://")) },
+		"the HTTP socket": func() (net.Conn, error) { return net.Dial("unix", s.HTTPSocket) },
+		"the HTTP port":   func() (net.Conn, error) { return net.Dial("tcp", strings.TrimPrefix(s.HTTPURL, "http://")) },
 		"the broker's port": func() (net.Conn, error) {
 			return net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(s.Broker.URL, "ws://"), "/ws"))
 		},

@@ -31,6 +31,14 @@ func (s *Store) List(ctx context.Context, q Query) ([]Item, error) {
 		query += ` AND m.received_at >= ?`
 		args = append(args, q.Since.UnixMilli())
 	}
+	if q.Topic != "" {
+		query += ` AND m.to_kind = 'topic' AND (m.topic = ? OR m.target_spec = ?)`
+		args = append(args, q.Topic, "#"+q.Topic)
+	}
+	if q.From != "" {
+		query += ` AND (m.sender_key = ? OR m.sender_member_key = ?)`
+		args = append(args, q.From, q.From)
+	}
 	order := " DESC"
 	if q.OldestFirst {
 		order = ""

@@ -107,6 +107,8 @@ type Query struct {
 	Mesh        string
 	Unread      bool      // only what the reader has not seen
 	Since       time.Time // received at or after
+	Topic       string    // posts of this topic, by name or id
+	From        string    // sent by this key, a session's or a member's
 	Limit       int       // 0 means 100, at most 10,000
 	OldestFirst bool
 	MarkSeen    bool // mark what is returned as seen by the reader
