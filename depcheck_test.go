@@ -25,12 +25,13 @@ var mayImport = map[string][]string{
 	"daemon/service":     {},
 	"daemon/wake":        {},
 	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session", "daemon/wake"},
+	"account":            {"bridge", "wire", "mesh"},
 	"mcp":                {"bus", "wire", "mesh", "mcp/feed", "mcp/frame", "mcp/skilltext"},
 	"mcp/skilltext":      {"wire", "mesh"},
 	"mcp/frame":          {"bus"},
 	"mcp/feed":           {"bus", "mesh"},
 	"cli/claudeconf":     {},
-	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance"},
+	"cli":                {"account", "mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance"},
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},
@@ -46,7 +47,7 @@ var mayImport = map[string][]string{
 // Packages of others that only some rooms may touch.
 var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
-	"net/http":                       {"broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake"},
+	"net/http":                       {"account", "broker", "bridge", "daemon", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake"},
 	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/claude/fake"},
 	"modernc.org/sqlite":             {"daemon/groupcommit", "broker/fts"},
 }

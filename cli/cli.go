@@ -91,6 +91,7 @@ func (a *app) root() *urfave.Command {
 			topicVerb(),
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
+			registerVerb(), loginVerb(), logoutVerb(), whoamiVerb(), syncVerb(),
 			installVerb(), uninstallVerb(), doctorVerb(), statusLineVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), versionVerb(), helpVerb(),
 		},
