@@ -31,7 +31,8 @@ var mayImport = map[string][]string{
 	"mcp/frame":          {"bus"},
 	"mcp/feed":           {"bus", "mesh"},
 	"cli/claudeconf":     {},
-	"cli":                {"account", "mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance"},
+	"backup":             {},
+	"cli":                {"account", "backup", "mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance"},
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},

@@ -91,7 +91,7 @@ func (a *app) root() *urfave.Command {
 			topicVerb(),
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
-			registerVerb(), loginVerb(), logoutVerb(), whoamiVerb(), syncVerb(),
+			registerVerb(), loginVerb(), logoutVerb(), whoamiVerb(), syncVerb(), backupVerb(), restoreVerb(),
 			installVerb(), uninstallVerb(), doctorVerb(), statusLineVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), versionVerb(), helpVerb(),
 		},
