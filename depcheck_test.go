@@ -31,8 +31,10 @@ var mayImport = map[string][]string{
 	"mcp/frame":          {"bus"},
 	"mcp/feed":           {"bus", "mesh"},
 	"cli/claudeconf":     {},
+	"cli/urlhandler":     {},
 	"backup":             {},
-	"cli":                {"account", "backup", "mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance"},
+	"policy":             {},
+	"cli":                {"account", "backup", "policy", "mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "cli/urlhandler", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance"},
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},

@@ -91,16 +91,16 @@ func (a *app) root() *urfave.Command {
 			topicVerb(),
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
-			registerVerb(), loginVerb(), logoutVerb(), whoamiVerb(), syncVerb(), backupVerb(), restoreVerb(),
+			registerVerb(), loginVerb(), logoutVerb(), whoamiVerb(), syncVerb(), backupVerb(), restoreVerb(), policyVerb(), urlHandlerVerb(),
 			installVerb(), uninstallVerb(), doctorVerb(), statusLineVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), versionVerb(), helpVerb(),
 		},
-		flags: []urfave.Flag{
+		flags: append([]urfave.Flag{
 			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too"},
 			&urfave.StringFlag{Name: "mesh", Usage: "the mesh meant, by its `SLUG`"},
 			&urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "explain the command"},
 			&urfave.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", Local: true},
-		},
+		}, approvalFlags()...),
 	})
 	root.HideHelp, root.HideVersion, root.HideHelpCommand = true, true, true
 	// Errors come back to run; the library must not print or exit.
@@ -141,6 +141,9 @@ func (a *app) command(v verb) *urfave.Command {
 		case a.fields != "" && !v.selects:
 			return usagef("this command prints whole objects: --json takes no fields here")
 		case v.run != nil:
+			if done, err := c.permitted(); done || err != nil {
+				return err
+			}
 			return v.run(ctx, c)
 		case cmd.Bool("version"):
 			return c.version()
