@@ -94,6 +94,6 @@ func TestFetch(t *testing.T) {
 type silent struct{}
 
 func (silent) Push(context.Context, Source, []wire.Push) ([]wire.ClientAck, error) { return nil, nil }
-func (silent) Receipt(context.Context, wire.Receipt) error                         { return nil }
+func (silent) Receipts(context.Context, []wire.Receipt) error                      { return nil }
 func (silent) State(Source, State)                                                 {}
 func (silent) Frame(context.Context, Source, string, []byte)                       {}

@@ -34,8 +34,8 @@ type LinkConfig struct {
 	// OnPush and OnReceipt are called from one goroutine, in the order of arrival; they may block, and must not wait for a Call or Send of the same link.
 	// Pushes may come before the link is open, and what was received is handed over even when its connection is gone.
 	OnPush func(context.Context, []wire.Push) (acks []wire.ClientAck, err error)
-	// OnReceipt stores one receipt, under the rules of OnPush.
-	OnReceipt func(context.Context, wire.Receipt) error
+	// OnReceipt stores the receipts that have arrived, 1 to 64 of them in order, under the rules of OnPush.
+	OnReceipt func(context.Context, []wire.Receipt) error
 	// OnWelcome hears what the broker can do, before the link is open and anything is handed over or sent. An error ends the connection, as if it had been
 	// lost.
 	OnWelcome func(capabilities []string) error
@@ -134,7 +134,7 @@ func NewLink(cfg LinkConfig) *Link {
 		cfg.OnPush = func(context.Context, []wire.Push) ([]wire.ClientAck, error) { return nil, nil }
 	}
 	if cfg.OnReceipt == nil {
-		cfg.OnReceipt = func(context.Context, wire.Receipt) error { return nil }
+		cfg.OnReceipt = func(context.Context, []wire.Receipt) error { return nil }
 	}
 	if cfg.OnWelcome == nil {
 		cfg.OnWelcome = func([]string) error { return nil }

@@ -9,8 +9,9 @@ import (
 	"claudemesh/wire"
 )
 
-// mailroom hands pushes and receipts to the link's handlers, in order, messages that wait together as one batch, and acknowledges what they stored. It belongs to the link, not to a connection:
-// what was received is handed over although its connection is gone, because a broker of the reference's kind would never send it again.
+// mailroom hands pushes and receipts to the link's handlers, in order, messages that wait together as one batch, receipts likewise, and acknowledges what they
+// stored. It belongs to the link, not to a connection: what was received is handed over although its connection is gone, because a broker of the reference's
+// kind would never send it again.
 //
 // It holds at most limits.pushes frames and limits.pushBytes bytes; when it is full, the reader waits, and with it the broker.
 type mailroom struct {
@@ -20,7 +21,7 @@ type mailroom struct {
 	ahead *parcel // taken from the queue, but not part of the last batch; run's own
 }
 
-// pushBatch bounds the messages that are handed over, and committed, together.
+// pushBatch bounds the messages, or receipts, that are handed over, and committed, together.
 const pushBatch = 64
 
 // parcel is one push or one receipt.
@@ -33,6 +34,11 @@ type parcel struct {
 
 // message reports whether the parcel is a push that is stored and acknowledged.
 func (p parcel) message() bool { return p.push != nil && p.push.Kept() }
+
+// joins reports whether the parcel can be handed over together with those behind first.
+func (p parcel) joins(first parcel) bool {
+	return p.from == first.from && (p.message() && first.message() || p.receipt != nil && first.receipt != nil)
+}
 
 func newMailroom(l *Link) *mailroom {
 	return &mailroom{link: l, queue: make(chan parcel, l.cfg.limits.pushes), room: semaphore.NewWeighted(l.cfg.limits.pushBytes)}
@@ -100,14 +106,14 @@ func (m *mailroom) next(ctx context.Context, noMore <-chan struct{}) (p parcel, 
 	}
 }
 
-// batch is first and the messages of the same connection that wait behind it; anything else is a batch of its own.
+// batch is first and what of its kind, messages or receipts of the same connection, waits right behind it; a system push is a batch of its own.
 func (m *mailroom) batch(first parcel) []parcel {
 	m.room.Release(int64(first.size))
 	batch := []parcel{first}
-	for first.message() && len(batch) < pushBatch {
+	for first.joins(first) && len(batch) < pushBatch {
 		select {
 		case p := <-m.queue:
-			if !p.message() || p.from != first.from {
+			if !p.joins(first) {
 				m.ahead = &p
 				return batch
 			}
@@ -124,11 +130,7 @@ func (m *mailroom) batch(first parcel) []parcel {
 func (m *mailroom) hand(ctx context.Context, batch []parcel) error {
 	first := batch[0]
 	if first.receipt != nil {
-		if err := m.link.cfg.OnReceipt(ctx, *first.receipt); err != nil {
-			return err
-		}
-		m.acknowledge(ctx, first.from, wire.ClientAck{BrokerMessageID: first.receipt.MailID})
-		return nil
+		return m.handReceipts(ctx, batch)
 	}
 	pushes := make([]wire.Push, 0, len(batch))
 	for _, p := range batch {
@@ -151,6 +153,20 @@ func (m *mailroom) hand(ctx context.Context, batch []parcel) error {
 		}
 		ack.ClientMessageID, ack.BrokerMessageID = p.push.ClientMessageID, p.push.MessageID
 		m.acknowledge(ctx, p.from, ack)
+	}
+	return nil
+}
+
+func (m *mailroom) handReceipts(ctx context.Context, batch []parcel) error {
+	receipts := make([]wire.Receipt, 0, len(batch))
+	for _, p := range batch {
+		receipts = append(receipts, *p.receipt)
+	}
+	if err := m.link.cfg.OnReceipt(ctx, receipts); err != nil {
+		return err
+	}
+	for _, r := range receipts {
+		m.acknowledge(ctx, batch[0].from, wire.ClientAck{BrokerMessageID: r.MailID})
 	}
 	return nil
 }

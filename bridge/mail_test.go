@@ -101,7 +101,7 @@ func TestPushes(t *testing.T) {
 		run(t, LinkConfig{
 			URL:       b.url,
 			OnPush:    each(func(_ context.Context, p wire.Push) error { events <- p.Event; return errDisk }),
-			OnReceipt: func(_ context.Context, r wire.Receipt) error { events <- r.State; return nil },
+			OnReceipt: func(_ context.Context, batch []wire.Receipt) error { events <- batch[0].State; return nil },
 		})
 		p := b.open()
 		p.write(wire.Push{Type: wire.TypePush, Subtype: wire.SubtypeSystem, Event: wire.EventPeerJoined, MessageID: "u"})
@@ -112,6 +112,35 @@ func TestPushes(t *testing.T) {
 		}
 		if a, b := receive(t, events), receive(t, events); a != wire.EventPeerJoined || b != wire.StateDelivered {
 			t.Fatal(a, b)
+		}
+	})
+	t.Run("receipts that wait together are handed over together, and acknowledged one by one", func(t *testing.T) {
+		b := newScripted(t)
+		batches, gate := make(chan int, 2*pushBatch), make(chan struct{})
+		run(t, LinkConfig{URL: b.url, OnReceipt: func(_ context.Context, batch []wire.Receipt) error {
+			batches <- len(batch)
+			<-gate
+			return nil
+		}})
+		p := b.open()
+		receipt := func(n int) wire.Receipt {
+			return wire.Receipt{Type: wire.TypeReceipt, MailID: fmt.Sprintf("r%d", n), MessageID: "b", ClientMessageID: "c", State: wire.StateDelivered}
+		}
+		const total = 2*pushBatch + 1
+		p.write(receipt(1))
+		receive(t, batches) // the first is being stored: the rest waits
+		for n := 2; n <= total; n++ {
+			p.write(receipt(n))
+		}
+		close(gate)
+		for n := 1; n <= total; n++ {
+			var ack wire.ClientAck
+			if p.read(&ack); ack.BrokerMessageID != fmt.Sprintf("r%d", n) {
+				t.Fatalf("ack %d is %+v", n, ack)
+			}
+		}
+		if n := len(batches); n == 0 || n >= total-1 {
+			t.Errorf("%d receipts were handed over in %d batches", total-1, n)
 		}
 	})
 	t.Run("what was not stored is not acknowledged, and is delivered again in order on a new connection", func(t *testing.T) {

@@ -37,7 +37,7 @@ type MeshConfig struct {
 // at the same time.
 type Handler interface {
 	Push(ctx context.Context, from Source, batch []wire.Push) (acks []wire.ClientAck, err error)
-	Receipt(ctx context.Context, r wire.Receipt) error
+	Receipts(ctx context.Context, batch []wire.Receipt) error
 	State(from Source, s State)
 	Frame(ctx context.Context, from Source, kind string, data []byte)
 }
@@ -85,7 +85,7 @@ func (m *Mesh) link(from Source, log *slog.Logger, hello func(time.Time) (any, e
 		OnPush: func(ctx context.Context, batch []wire.Push) ([]wire.ClientAck, error) {
 			return m.cfg.Handler.Push(ctx, from, batch)
 		},
-		OnReceipt: m.cfg.Handler.Receipt,
+		OnReceipt: m.cfg.Handler.Receipts,
 		OnFrame:   func(ctx context.Context, kind string, data []byte) { m.cfg.Handler.Frame(ctx, from, kind, data) },
 		OnState:   func(s State) { m.cfg.Handler.State(from, s) },
 	})

@@ -58,8 +58,10 @@ func (h *listener) push(from Source, p wire.Push) error {
 	return nil
 }
 
-func (h *listener) Receipt(_ context.Context, r wire.Receipt) error {
-	h.mail <- arrival{receipt: &r}
+func (h *listener) Receipts(_ context.Context, batch []wire.Receipt) error {
+	for _, r := range batch {
+		h.mail <- arrival{receipt: &r}
+	}
 	return nil
 }
 

@@ -47,7 +47,13 @@ func (i *inbox) push(p wire.Push) error {
 	return nil
 }
 
-func (i *inbox) Receipt(_ context.Context, r wire.Receipt) error      { i.receipts <- r; return nil }
+func (i *inbox) Receipts(_ context.Context, batch []wire.Receipt) error {
+	for _, r := range batch {
+		i.receipts <- r
+	}
+	return nil
+}
+
 func (i *inbox) Frame(context.Context, bridge.Source, string, []byte) {}
 
 func (i *inbox) State(from bridge.Source, s bridge.State) {

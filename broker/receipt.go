@@ -38,6 +38,7 @@ func (c *conn) clientAck(data []byte, reqID string) {
 	if err != nil {
 		if !errors.Is(err, jetstream.ErrMsgNotFound) {
 			c.log.Warn("acknowledgement not honoured", "err", err)
+			c.pump.notEarly(a.BrokerMessageID)
 		}
 		return
 	}

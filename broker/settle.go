@@ -78,6 +78,14 @@ func (s *settler) settled(subject string, seq uint64) bool {
 	return s.recent.Contains(entry{subject, seq})
 }
 
+// unsettle takes an acknowledgement back whose receipt could not be stored: the next connection sees the mail again, acknowledges it again, and the receipt
+// has another chance.
+func (s *settler) unsettle(j settlement) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recent.Remove(entry{j.subject, j.seq})
+}
+
 // close lets run end once everything queued is done. No add may follow.
 func (s *settler) close() { close(s.jobs) }
 
@@ -124,6 +132,7 @@ func (s *settler) do(ctx context.Context, batch []settlement) {
 		switch {
 		case failed[i] != nil:
 			s.log.Warn("receipt not stored, its mail stays", "err", failed[i])
+			s.unsettle(j)
 		case j.seq != 0:
 			done[j.subject] = append(done[j.subject], j)
 		}

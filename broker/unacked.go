@@ -88,6 +88,15 @@ func (p *pump) take(id, cmid string) (taken []waiting, ids []string) {
 	return taken, ids
 }
 
+// notEarly forgets an early acknowledgement of which no receipt could be made: the message is pushed, and acknowledged, again.
+func (p *pump) notEarly(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.early != nil {
+		p.early.Remove(id)
+	}
+}
+
 // sent is called when the socket took a push. For a client that never acknowledges this is the acknowledgement, unless somebody who does reads the same
 // mailbox: then it is theirs to give.
 func (p *pump) sent(id string) {

@@ -108,7 +108,7 @@ type nobody struct{}
 func (nobody) Push(context.Context, bridge.Source, []wire.Push) ([]wire.ClientAck, error) {
 	return nil, nil
 }
-func (nobody) Receipt(context.Context, wire.Receipt) error          { return nil }
+func (nobody) Receipts(context.Context, []wire.Receipt) error       { return nil }
 func (nobody) State(bridge.Source, bridge.State)                    {}
 func (nobody) Frame(context.Context, bridge.Source, string, []byte) {}
 

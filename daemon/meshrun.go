@@ -218,6 +218,7 @@ func (m *meshRun) call(ctx context.Context, link *bridge.Link, op string, fields
 	if op == wire.TypeMCPCall {
 		limit = callWaits + callOverhead
 	}
+	m.letIn(ctx, link)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	reply, err := link.Call(ctx, op, fields)
@@ -240,7 +241,22 @@ func (m *meshRun) call(ctx context.Context, link *bridge.Link, op string, fields
 	}
 }
 
-const callTimeout = 5 * time.Second
+const (
+	callTimeout = 5 * time.Second
+	// letInTime is how long a call of a session waits for the session's own link when the member's is open: a session asks for things as soon as it has started.
+	letInTime = 2 * time.Second
+)
+
+// letIn waits a moment for a session's link that is about to open. Whether it has is told by the call that follows.
+func (m *meshRun) letIn(ctx context.Context, link *bridge.Link) {
+	if link == m.links.Member() || link.State().Phase == bridge.Open || !m.online() {
+		return
+	}
+	link.Kick()
+	ctx, cancel := context.WithTimeout(ctx, letInTime)
+	defer cancel()
+	_ = link.WaitOpen(ctx)
+}
 
 // sessionDown is the answer to a request that goes over a session's own link, while that is not open and the member's is.
 func (m *meshRun) sessionDown(link *bridge.Link) *bus.APIError {

@@ -18,34 +18,47 @@ import (
 
 // Receipts: what we say about messages that came, signed, and what we believe of those that went. A broker carries receipts and can lose them; it can make none.
 
-// Receipt is called by the bridge when the broker hands on how far a message of ours came. nil acknowledges it, believed or not.
-func (m *meshRun) Receipt(ctx context.Context, r wire.Receipt) error {
-	if r.State != wire.StateDelivered && r.State != wire.StateSurfaced {
-		return nil // a state of a later version: nothing to keep
+// Receipts is called by the bridge when the broker hands on how far messages of ours came. nil acknowledges all of them, believed or not.
+func (m *meshRun) Receipts(ctx context.Context, batch []wire.Receipt) error {
+	believed := make([]wire.Receipt, 0, len(batch))
+	steps := make([]outbox.Step, 0, len(batch))
+	for _, r := range batch {
+		if r.State != wire.StateDelivered && r.State != wire.StateSurfaced {
+			continue // a state of a later version: nothing to keep
+		}
+		row, ours, err := m.d.outbox.Lookup(ctx, m.joined.Slug, r.ClientMessageID)
+		if err != nil {
+			return fmt.Errorf("look up receipt's message: %w", err)
+		}
+		if !ours {
+			continue // sent by another machine of this member
+		}
+		at, why := m.proven(row, r)
+		if why != nil {
+			m.disbelieve(r, why)
+			continue
+		}
+		believed = append(believed, r)
+		steps = append(steps, outbox.Step{
+			Mesh: m.joined.Slug, ClientMessageID: r.ClientMessageID, Recipient: r.RecipientPubkey, State: r.State, Via: r.Via, By: r.By, At: at,
+		})
 	}
-	row, ours, err := m.d.outbox.Lookup(ctx, m.joined.Slug, r.ClientMessageID)
+	if len(steps) == 0 {
+		return nil
+	}
+	went, err := m.d.outbox.Advance(ctx, steps...)
 	if err != nil {
-		return fmt.Errorf("look up receipt's message: %w", err)
+		return fmt.Errorf("store receipts: %w", err)
 	}
-	if !ours {
-		return nil // sent by another machine of this member
+	for i, w := range went {
+		if !w.Advanced {
+			continue
+		}
+		r := believed[i] // it may have overtaken the ack of the very message
+		m.publishReceipt(w.Row, bus.Receipt{
+			State: r.State, Via: printable(r.Via), By: printable(r.By), Recipient: r.RecipientPubkey, BrokerMessageID: r.MessageID, At: steps[i].At.UnixMilli(),
+		})
 	}
-	at, why := m.proven(row, r)
-	if why != nil {
-		m.disbelieve(r, why)
-		return nil
-	}
-	row, advanced, err := m.d.outbox.Receipt(ctx, r.ClientMessageID, m.joined.Slug, r.RecipientPubkey, r.State, r.Via, r.By, at)
-	switch {
-	case errors.Is(err, outbox.ErrNotFound):
-		return nil
-	case err != nil:
-		return fmt.Errorf("store receipt: %w", err)
-	case !advanced:
-		return nil
-	}
-	// A receipt may overtake the ack of the very message.
-	m.publishReceipt(row, bus.Receipt{State: r.State, Via: printable(r.Via), By: printable(r.By), Recipient: r.RecipientPubkey, BrokerMessageID: r.MessageID, At: at.UnixMilli()})
 	return nil
 }
 
@@ -143,15 +156,17 @@ func (m *meshRun) answered(ctx context.Context, msg inbox.Message) {
 	if err == nil && !ours {
 		return
 	}
-	var advanced bool
+	var went []outbox.Progress
 	if err == nil {
-		row, advanced, err = m.d.outbox.Receipt(ctx, row.ClientMessageID, m.joined.Slug, msg.SenderKey, bus.StateAnswered, "", msg.SenderName, m.d.opt.Clock.Now())
+		went, err = m.d.outbox.Advance(ctx, outbox.Step{
+			Mesh: m.joined.Slug, ClientMessageID: row.ClientMessageID, Recipient: msg.SenderKey, State: bus.StateAnswered, By: msg.SenderName, At: m.d.opt.Clock.Now(),
+		})
 	}
 	switch {
 	case err != nil:
 		m.d.opt.Log.Error("answer_receipt_failed", "id", msg.ID, "error", err)
-	case advanced:
-		m.publishReceipt(row, bus.Receipt{State: bus.StateAnswered, By: msg.SenderName, Recipient: msg.SenderKey})
+	case went[0].Advanced:
+		m.publishReceipt(went[0].Row, bus.Receipt{State: bus.StateAnswered, By: msg.SenderName, Recipient: msg.SenderKey})
 	}
 }
 

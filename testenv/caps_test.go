@@ -20,7 +20,6 @@ func TestAChangeByALimitedSessionIsToldOnce(t *testing.T) {
 	slug := m.Create("team")
 	m.WaitLink(slug)
 	s := m.SessionWith(bus.SessionStart{Mesh: slug, Name: "writer", PID: os.Getpid(), Caps: []string{mesh.CapStateWrite}})
-	m.WaitPeer(slug, "writer")
 	told := make(chan bus.StateChange, 16)
 	_, err := m.User().Subscribe(bus.EventSubject(slug, wire.TypeStateChange), func(msg *nats.Msg) {
 		var c bus.StateChange

@@ -146,8 +146,10 @@ func (s *stranger) Push(context.Context, bridge.Source, []wire.Push) ([]wire.Cli
 	return nil, nil
 }
 
-func (s *stranger) Receipt(_ context.Context, r wire.Receipt) error {
-	s.receipts <- r
+func (s *stranger) Receipts(_ context.Context, batch []wire.Receipt) error {
+	for _, r := range batch {
+		s.receipts <- r
+	}
 	return nil
 }
 

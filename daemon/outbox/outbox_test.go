@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -415,9 +416,7 @@ func TestRecoverReturnsWhatWasUnderWay(t *testing.T) {
 }
 
 func TestReceiptsAdvanceOncePerRecipientAndState(t *testing.T) {
-	s, clock := openTest(t)
-	row := accept(t, s, message("m1", "@all"))
-	for i, c := range []struct {
+	told := []struct {
 		recipient, state string
 		advanced         bool
 	}{
@@ -428,21 +427,54 @@ func TestReceiptsAdvanceOncePerRecipientAndState(t *testing.T) {
 		{"bob", "surfaced", true},
 		{"bob", "answered", true},
 		{"bob", "surfaced", false},
-	} {
-		got, advanced, err := s.Receipt(t.Context(), "m1", "team", c.recipient, c.state, "channel", "bob", clock.Now())
-		if err != nil || got.ID != row.ID || advanced != c.advanced {
-			t.Fatalf("step %d %+v: %v %v %v", i, c, got.ID, advanced, err)
-		}
 	}
-	all, err := s.Receipts(t.Context(), row.ID)
-	if err != nil || len(all) != 5 {
-		t.Fatal(all, err)
+	for _, together := range []bool{false, true} {
+		t.Run(fmt.Sprintf("together=%v", together), func(t *testing.T) {
+			s, clock := openTest(t)
+			row := accept(t, s, message("m1", "@all"))
+			var steps []Step
+			for _, c := range told {
+				steps = append(steps, Step{Mesh: "team", ClientMessageID: "m1", Recipient: c.recipient, State: c.state, Via: "channel", By: "bob", At: clock.Now()})
+			}
+			size := 1
+			if together {
+				size = len(steps)
+			}
+			var went []Progress
+			for some := range slices.Chunk(steps, size) {
+				got, err := s.Advance(t.Context(), some...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				went = append(went, got...)
+			}
+			for i, c := range told {
+				if went[i].Row.ID != row.ID || went[i].Advanced != c.advanced {
+					t.Errorf("step %d %+v: %v %v", i, c, went[i].Row.ID, went[i].Advanced)
+				}
+			}
+			if all, err := s.Receipts(t.Context(), row.ID); err != nil || len(all) != 5 {
+				t.Fatal(all, err)
+			}
+		})
 	}
-	if _, _, err := s.Receipt(t.Context(), "m1", "other", "bob", "delivered", "", "", clock.Now()); !errors.Is(err, ErrNotFound) {
+}
+
+func TestAReceiptOfNoMessageDoesNotStopOthers(t *testing.T) {
+	s, clock := openTest(t)
+	accept(t, s, message("m1", "bob"))
+	step := func(mesh, state string) Step {
+		return Step{Mesh: mesh, ClientMessageID: "m1", Recipient: "bob", State: state, At: clock.Now()}
+	}
+	went, err := s.Advance(t.Context(), step("other", "delivered"), step("team", "delivered"))
+	if err != nil || went[0].Advanced || went[0].Row.ID != "" || !went[1].Advanced {
+		t.Fatalf("%+v %v", went, err)
+	}
+	if _, err := s.Advance(t.Context(), step("team", "surfaced"), step("team", "eaten")); !errors.Is(err, ErrBadReceipt) {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Receipt(t.Context(), "m1", "team", "bob", "eaten", "", "", clock.Now()); !errors.Is(err, ErrBadReceipt) {
-		t.Fatal(err)
+	if went, err = s.Advance(t.Context(), step("team", "surfaced")); err != nil || !went[0].Advanced {
+		t.Fatalf("a refused batch left something: %+v %v", went, err)
 	}
 }
 

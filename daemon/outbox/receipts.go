@@ -24,34 +24,58 @@ const (
 	listReceipts  = `SELECT row_id, recipient, state, via, by_name, at, proven FROM receipts WHERE row_id = ? ORDER BY at, recipient, state`
 )
 
-// Receipt records that a recipient's copy of a message reached state (delivered, surfaced or answered), which the caller has proof of, and returns the
-// message. advanced tells whether this recipient is further than was known: a repetition or a step reported out of
-// order is not news. The status of the row is left alone, whatever it is. Errors: ErrNotFound, ErrBadReceipt.
-func (s *Store) Receipt(ctx context.Context, cmid, mesh, recipient, state, via, by string, at time.Time) (row Row, advanced bool, err error) {
-	rank := slices.Index(receiptStates[:], state)
-	if rank < 0 {
-		return Row{}, false, fmt.Errorf("record receipt: %w: %q", ErrBadReceipt, state)
+// Step is what a receipt tells, and what the caller has proof of: a recipient's copy of a message reached State.
+type Step struct {
+	Mesh, ClientMessageID string
+	Recipient             string // the key it was for
+	State                 string // delivered, surfaced or answered
+	Via, By               string // the way and the session, "" when unknown
+	At                    time.Time
+}
+
+// Progress is what became of a Step.
+type Progress struct {
+	Row      Row  // the message; empty when this store has none of that id
+	Advanced bool // this recipient is further than was known; a repetition, or a step reported out of order, is not news
+}
+
+// Advance records steps, all of them together, and tells what each was. The status of the rows is left alone, whatever it is. Error: ErrBadReceipt, and
+// nothing is recorded.
+func (s *Store) Advance(ctx context.Context, steps ...Step) ([]Progress, error) {
+	for _, p := range steps {
+		if !slices.Contains(receiptStates[:], p.State) {
+			return nil, fmt.Errorf("record receipt: %w: %q", ErrBadReceipt, p.State)
+		}
 	}
-	err = s.db.Note(ctx, func(tx *groupcommit.Tx) error {
-		r, found, err := one(tx, selectByCMID, cmid, mesh)
-		if err != nil {
-			return err
+	went := make([]Progress, len(steps))
+	err := s.db.Note(ctx, func(tx *groupcommit.Tx) error {
+		for i, p := range steps {
+			var err error
+			if went[i], err = advance(tx, p); err != nil {
+				return err
+			}
 		}
-		if !found {
-			return ErrNotFound
-		}
-		known, err := reached(tx, r.ID, recipient)
-		if err != nil {
-			return err
-		}
-		row, advanced = r, rank > known
-		_, err = tx.Exec(insertReceipt, r.ID, recipient, state, via, by, at.UnixMilli())
-		return err
+		return nil
 	})
 	if err != nil {
-		return Row{}, false, fmt.Errorf("record receipt: %w", err)
+		return nil, fmt.Errorf("record receipts: %w", err)
 	}
-	return row, advanced, nil
+	return went, nil
+}
+
+func advance(tx *groupcommit.Tx, p Step) (Progress, error) {
+	row, found, err := one(tx, selectByCMID, p.ClientMessageID, p.Mesh)
+	if err != nil || !found {
+		return Progress{}, err
+	}
+	known, err := reached(tx, row.ID, p.Recipient)
+	if err != nil {
+		return Progress{}, err
+	}
+	if _, err := tx.Exec(insertReceipt, row.ID, p.Recipient, p.State, p.Via, p.By, p.At.UnixMilli()); err != nil {
+		return Progress{}, err
+	}
+	return Progress{Row: row, Advanced: slices.Index(receiptStates[:], p.State) > known}, nil
 }
 
 // reached is the index of the furthest state known, -1 for none.

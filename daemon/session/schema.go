@@ -84,7 +84,6 @@ const columns = `id, mesh, name, key_secret, public_key, token_hash, pid, start_
 const (
 	selectByID    = `SELECT ` + columns + ` FROM sessions WHERE id = ?`
 	selectByToken = `SELECT ` + columns + ` FROM sessions WHERE token_hash = ? AND ended_at IS NULL`
-	selectByKey   = `SELECT ` + columns + ` FROM sessions WHERE mesh = ? AND public_key = ? AND ended_at IS NULL`
 	selectLive    = `SELECT ` + columns + ` FROM sessions WHERE ended_at IS NULL ORDER BY registered_at, id`
 	insertSession = `INSERT INTO sessions(id, mesh, name, key_secret, public_key, token_hash, pid, start_time, cwd, role,
  "groups", caps, only_mesh, registered_at, last_seen_at, parent, message_mode, nudge, conversation)

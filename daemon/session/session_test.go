@@ -486,3 +486,37 @@ func TestACorruptRegistryIsRefusedAndKept(t *testing.T) {
 		t.Fatal("the file was touched", err)
 	}
 }
+
+// The list of live sessions is kept between commits. What a write has done when it returns must be in it, however many read meanwhile.
+func TestALiveSessionIsListedFromItsRegistrationToItsEnd(t *testing.T) {
+	s, _ := openTest(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := s.Live(ctx); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		r := registration(fmt.Sprintf("s-%d", i), "worker", byte(i+1))
+		made, _, err := s.Register(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, live, err := s.ByKey(t.Context(), "team", made.PublicKey); err != nil || !live {
+			t.Fatalf("registration %d is not listed: %v", i, err)
+		}
+		if _, err := s.End(t.Context(), r.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, live, err := s.ByTokenHash(t.Context(), r.TokenHash); err != nil || live {
+			t.Fatalf("session %d has ended and is listed: %v", i, err)
+		}
+	}
+	stop()
+	readers.Wait()
+}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/jonboulle/clockwork"
@@ -30,6 +32,13 @@ type Store struct {
 	db    *groupcommit.DB
 	clock clockwork.Clock
 	rand  io.Reader // read only inside writes, so by one goroutine at a time
+	live  atomic.Pointer[snapshot]
+}
+
+// snapshot is the live sessions as they were after so many commits. They are asked for with every message, and change with none.
+type snapshot struct {
+	commits  uint64
+	sessions []Session
 }
 
 // Open opens or creates the registry at path. rand is where key seeds come from, crypto/rand.Reader outside tests.
@@ -45,9 +54,35 @@ func Open(path string, clock clockwork.Clock, rand io.Reader) (*Store, error) {
 // Close finishes the writes under way and closes the file.
 func (s *Store) Close() error { return s.db.Close() }
 
-// Live returns the live sessions, oldest registration first.
+// Live returns the live sessions, oldest registration first. The list is the caller's, what its elements refer to is not.
 func (s *Store) Live(ctx context.Context) ([]Session, error) {
-	return collect(s.db.Query(ctx, selectLive))
+	live, err := s.snapshot(ctx)
+	return slices.Clone(live), err
+}
+
+// snapshot is the live sessions as of the last commit. The number of commits is read first: what is committed during the query makes it outdated.
+func (s *Store) snapshot(ctx context.Context) ([]Session, error) {
+	commits := s.db.Stats().Commits
+	if now := s.live.Load(); now != nil && now.commits == commits {
+		return now.sessions, nil
+	}
+	live, err := collect(s.db.Query(ctx, selectLive))
+	if err != nil {
+		return nil, err
+	}
+	s.live.Store(&snapshot{commits: commits, sessions: live})
+	return live, nil
+}
+
+func (s *Store) oneLive(ctx context.Context, is func(Session) bool) (Session, bool, error) {
+	live, err := s.snapshot(ctx)
+	if err != nil {
+		return Session{}, false, err
+	}
+	if i := slices.IndexFunc(live, is); i >= 0 {
+		return live[i], true, nil
+	}
+	return Session{}, false, nil
 }
 
 // Get returns a session by its id, also one that has ended. Error: ErrNotFound.
@@ -57,20 +92,12 @@ func (s *Store) Get(ctx context.Context, id string) (Session, error) {
 
 // ByKey finds the live session of a mesh that has this public key.
 func (s *Store) ByKey(ctx context.Context, mesh, key string) (Session, bool, error) {
-	found, err := first(collect(s.db.Query(ctx, selectByKey, mesh, key)))
-	if errors.Is(err, ErrNotFound) {
-		return Session{}, false, nil
-	}
-	return found, err == nil, err
+	return s.oneLive(ctx, func(l Session) bool { return l.Mesh == mesh && l.PublicKey == key })
 }
 
 // ByTokenHash finds the live session a token belongs to, given the token's SHA-256.
 func (s *Store) ByTokenHash(ctx context.Context, hash [32]byte) (Session, bool, error) {
-	found, err := first(collect(s.db.Query(ctx, selectByToken, hash[:])))
-	if errors.Is(err, ErrNotFound) {
-		return Session{}, false, nil
-	}
-	return found, err == nil, err
+	return s.oneLive(ctx, func(l Session) bool { return l.TokenHash == hash })
 }
 
 // Children returns the live sessions that a session has made, oldest first.
