@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 	"strings"
 
@@ -67,7 +69,11 @@ func (c *call) urlHandler(ctx context.Context, form string, do func(urlhandler.H
 			return cmd.CombinedOutput()
 		},
 	}, ctx)
-	if err != nil {
+	var file *fs.PathError
+	switch {
+	case errors.As(err, &file):
+		return &failure{Code: "io_error", Message: err.Error(), Exit: exitIO}
+	case err != nil:
 		return err
 	}
 	files, notes := append([]string{}, r.Files...), append([]string{}, r.Notes...)
