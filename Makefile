@@ -9,7 +9,7 @@ TOOL    := $(GO) tool -modfile=tools.mod
 # Where `make install` puts the binary: GOBIN if it is set, else ~/.local/bin.
 PREFIX  ?= $(or $(shell $(GO) env GOBIN),$(HOME)/.local/bin)
 
-.PHONY: build cross demo test test-race test-long bench lint install clean
+.PHONY: build cross demo test test-race test-long bench lint install clean screenshots
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) .
@@ -63,3 +63,8 @@ install: build
 
 clean:
 	rm -rf bin
+
+# Pictures of the broker's approval page, made by a headless chromium; skipped, with the reason, where there is none.
+screenshots:
+	mkdir -p $(CURDIR)/screenshots
+	CLAUDEMESH_SCREENSHOTS=$(CURDIR)/screenshots go test -count=1 -v -run 'TestThePageIsLookedAt' ./broker | grep -E 'screenshot|SKIP|chromium|^(ok|FAIL|---)'

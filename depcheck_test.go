@@ -28,13 +28,17 @@ var mayImport = map[string][]string{
 	"daemon/logfile":     {},
 	"daemon/spans":       {},
 	"daemon":             {"mesh", "wire", "bus", "bridge", "broker", "daemon/groupcommit", "daemon/outbox", "daemon/inbox", "daemon/session", "daemon/wake", "daemon/httpapi", "daemon/spans"},
+	"cli/account":        {"bridge", "wire", "mesh"},
 	"mcp":                {"bus", "wire", "mesh", "mcp/feed", "mcp/frame", "mcp/skilltext"},
 	"mcp/skilltext":      {"wire", "mesh"},
 	"mcp/frame":          {"bus"},
 	"mcp/feed":           {"bus", "mesh"},
 	"cli/claudeconf":     {},
 	"cli/release":        {},
-	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "cli/release", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance", "daemon/logfile", "daemon/spans"},
+	"cli":                {"mesh", "wire", "bus", "bridge", "broker", "daemon", "daemon/outbox", "daemon/service", "cli/claudeconf", "cli/release", "mcp", "mcp/feed", "mcp/frame", "mcp/skilltext", "testenv/conformance", "daemon/logfile", "daemon/spans", "cli/account", "cli/backup", "cli/policy", "cli/urlhandler"},
+	"cli/urlhandler":     {},
+	"cli/backup":         {},
+	"cli/policy":         {},
 	"":                   {"cli"},
 	"testenv":            nil, // nil: everything
 	"testenv/faultproxy": {"wire", "mesh"},
@@ -50,7 +54,7 @@ var mayImport = map[string][]string{
 // Packages of others that only some rooms may touch.
 var confined = map[string][]string{
 	"github.com/nats-io/nats-server": {"bus"},
-	"net/http":                       {"broker", "bridge", "daemon", "cli/release", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake", "daemon/httpapi", "daemon/spans"},
+	"net/http":                       {"broker", "bridge", "daemon", "cli/release", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/conformance", "testenv/claude", "testenv/claude/fake", "daemon/httpapi", "daemon/spans", "cli/account"},
 	"net":                            {"bus", "bridge", "broker", "daemon", "cli", "cli/release", "mcp", "testenv", "testenv/faultproxy", "testenv/crowd", "testenv/bench", "testenv/claude/fake", "daemon/httpapi"},
 	"modernc.org/sqlite":             {"daemon/groupcommit", "broker/fts"},
 }

@@ -97,6 +97,7 @@ var rules = map[string]rule{
 	wire.TypeMeshLeave:    {own: roleMember, direct: true},
 
 	routeMeshes:           {own: roleMember, direct: true},
+	routeRegister:         {own: roleMember, direct: true},
 	routeInvite:           {own: roleOwner, direct: true},
 	routeRename:           {own: roleOwner, direct: true},
 	routeDelete:           {own: roleOwner, direct: true},

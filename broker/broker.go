@@ -67,6 +67,9 @@ type Broker struct {
 	run       context.Context // ends when the workers are to
 	stop      context.CancelFunc
 	lookups   *throttle // of invite codes
+	signIns   *throttle // of what leads to a session token
+	accounts  *accounts
+	pageKey   []byte // signs the forms of the approval page; each process has its own
 
 	closing chan struct{} // closed when Close begins
 
@@ -112,6 +115,13 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if err := b.loadAPIKeys(ctx); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
+	b.pageKey = make([]byte, 32)
+	if _, err := io.ReadFull(cfg.Rand, b.pageKey); err != nil {
+		return nil, fmt.Errorf("open broker: read randomness: %w", err)
+	}
+	if err := b.loadAccounts(ctx); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
 	was := at
 	var removed int
 	if at, removed, err = b.store.repair(ctx, at); err != nil {
@@ -151,6 +161,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b.run, b.stop = context.WithCancel(context.Background())
 	b.lookups = newThrottle(b.clock, codeLookups, codeLookupEvery)
+	b.signIns = newThrottle(b.clock, signInTries, codeLookupEvery)
 	b.fan = newFanout(b.store, b.clock, b.log, at, !cfg.Unsynced)
 	b.settler = newSettler(b.store, b.log)
 	b.workers.Go(func() { b.fan.run(b.run) })

@@ -141,5 +141,6 @@ const (
 	readBuffer     = 2 << 10 // of each socket
 	writeBuffer    = 4 << 10 // of each socket that is being written to
 	codeLookups    = 30      // invite codes that one address may look up at once, and again one every codeLookupEvery
+	signInTries    = 40      // requests about accounts without a token that one address may make at once, and again one every codeLookupEvery
 	usedSignatures = 65536   // of HTTP requests, remembered; the older ones are refused by their timestamps
 )

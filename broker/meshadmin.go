@@ -184,10 +184,15 @@ func (b *Broker) serveMeshes(w http.ResponseWriter, r *http.Request, who httpCal
 		answer(w, no.status, wire.MeshRows{Error: no.code})
 		return
 	}
-	out := wire.MeshRows{Meshes: []wire.MeshRow{}}
+	answer(w, http.StatusOK, wire.MeshRows{Meshes: b.meshRows(func(m *meshState) *member { return m.active(who.member.Pubkey) })})
+}
+
+// meshRows lists the meshes in which mine, called under the lock, finds a member, as that member sees them.
+func (b *Broker) meshRows(mine func(*meshState) *member) []wire.MeshRow {
+	rows := []wire.MeshRow{}
 	b.mu.RLock()
 	for _, m := range b.meshes {
-		me := m.active(who.member.Pubkey)
+		me := mine(m)
 		if me == nil {
 			continue
 		}
@@ -199,9 +204,9 @@ func (b *Broker) serveMeshes(w http.ResponseWriter, r *http.Request, who httpCal
 		if owner := m.members[d.OwnerPubkey]; owner != nil {
 			row.OwnerName = owner.Name
 		}
-		out.Meshes = append(out.Meshes, row)
+		rows = append(rows, row)
 	}
 	b.mu.RUnlock()
-	slices.SortFunc(out.Meshes, func(a, b wire.MeshRow) int { return strings.Compare(a.Slug, b.Slug) })
-	answer(w, http.StatusOK, out)
+	slices.SortFunc(rows, func(a, b wire.MeshRow) int { return strings.Compare(a.Slug, b.Slug) })
+	return rows
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"io"
 	"net/http"
+	"strings"
 )
 
 // The routes for members; each has a row in rules.
@@ -14,7 +15,7 @@ const (
 )
 
 // Handler serves the broker's HTTP side and the WebSocket at /ws; everything else is 404 "not found". No answer carries a CORS header, and WebSockets are
-// refused to pages of other origins: no browser has business here.
+// refused to pages of other origins: no browser has business here but on the two pages, of an invite and of a machine that wants to be signed in.
 func (b *Broker) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ws", b.serveWS)
@@ -29,7 +30,15 @@ func (b *Broker) Handler() http.Handler {
 	mux.HandleFunc("GET /i/{code}", b.counted(b.serveInvitePage))
 	mux.HandleFunc("POST /invites/{code}/claim", b.counted(b.serveClaim))
 	mux.HandleFunc("POST /api/public/invites/{code}/claim", b.counted(b.serveClaim))
-	mux.HandleFunc(b.signed(routeMeshes, b.serveMeshes))
+	_, meshesOfMember := b.signed(routeMeshes, b.serveMeshes)
+	mux.HandleFunc(routeMeshes, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
+			b.withSession(b.serveAccountMeshes)(w, r)
+			return
+		}
+		meshesOfMember(w, r)
+	})
+	b.accountRoutes(mux)
 	mux.HandleFunc(b.signed(routeInvite, b.serveInvite))
 	mux.HandleFunc(b.signed(routeRename, b.serveRename))
 	mux.HandleFunc(b.signed(routeDelete, b.serveDelete))

@@ -47,6 +47,7 @@ const (
 	OpMeshRename    = "mesh-rename"
 	OpMeshLeave     = "mesh-leave"
 	OpMeshDelete    = "mesh-delete"
+	OpMeshReload    = "mesh-reload"
 	OpInviteList    = "invite-list"
 	OpInviteRevoke  = "invite-revoke"
 	OpSessionStart  = "session-register"
@@ -406,6 +407,11 @@ type MeshLeft struct {
 	KeptAs   string `json:"kept_as,omitempty"` // the name under which outbox and inbox keep the history of the mesh
 	Joined   int    `json:"joined"`            // meshes that are left
 	Note     string `json:"note,omitempty"`
+}
+
+// MeshesReloaded answers mesh-reload: the slugs that were attached by it.
+type MeshesReloaded struct {
+	Attached []string `json:"attached"`
 }
 
 // InviteInfo is one invite of a mesh. ExpiresAt is in Unix seconds.

@@ -18,6 +18,9 @@ func (a *app) bare(root *urfave.Command, args []string) []string {
 			if !strings.Contains(args[i], "://") {
 				return args
 			}
+			if strings.HasPrefix(strings.ToLower(args[i]), linkStart) {
+				return slices.Concat([]string{"url-handler", "open"}, args) // from a page or a mail: it is asked about
+			}
 			return slices.Concat([]string{launch.Name, "--join=" + args[i]}, args[:i], args[i+1:])
 		}
 		f := findFlag(path, name)

@@ -104,10 +104,11 @@ func (a *app) tree() *urfave.Command {
 			topicVerb(),
 			remindVerb(), scheduleVerb(), watchVerb(), webhookVerb(),
 			stateVerb(), rememberVerb(), recallVerb(), forgetVerb(), memoryVerb(), skillVerb(), fileVerb(), vaultVerb(), serviceVerb(),
+			registerVerb(), loginVerb(), logoutVerb(), whoamiVerb(), syncVerb(), backupVerb(), restoreVerb(), policyVerb(), urlHandlerVerb(),
 			installVerb(), uninstallVerb(), doctorVerb(), testVerb(), upgradeVerb(), statusLineVerb(),
 			daemonVerb(), busVerb(), brokerVerb(), mcpVerb(), hookVerb(), completionVerb(), completeVerb(), versionVerb(), helpVerb(),
 		},
-		flags: []urfave.Flag{
+		flags: append([]urfave.Flag{
 			&urfave.BoolFlag{Name: "json", Usage: "print one JSON value on stdout; failures too. --json=a,b keeps these fields"},
 			&urfave.StringFlag{Name: "jq", Usage: "print what this `EXPR` of the jq language makes of the JSON; strings as text"},
 			&urfave.StringFlag{Name: "mesh", Usage: "the mesh meant, by its `SLUG`"},
@@ -116,7 +117,7 @@ func (a *app) tree() *urfave.Command {
 			strictFlag(), noDaemonFlag(),
 			&urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "explain the command"},
 			&urfave.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", Local: true},
-		},
+		}, approvalFlags()...),
 	}, "")
 	root.HideHelp, root.HideVersion, root.HideHelpCommand = true, true, true
 	// Errors come back to run; the library must not print or exit.
@@ -182,6 +183,9 @@ func (a *app) command(v verb, above string) *urfave.Command {
 			return c.explain(v)
 		case v.run != nil:
 			a.ui.quiet = cmd.Bool("quiet")
+			if done, err := c.permitted(); done || err != nil {
+				return err
+			}
 			var err error
 			if a.ui.fields, err = fieldList(a.fields, v.fields); err != nil {
 				return err

@@ -61,10 +61,10 @@ func (c *call) connect(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch c.policy() {
-	case policyCold:
+	switch c.daemonUse() {
+	case useNone:
 		return c.cold(dir, nil)
-	case policyStrict:
+	case useDaemon:
 		return c.warm(ctx, dir, startLimit)
 	}
 	n, err := c.warm(ctx, dir, verbLimit)
@@ -76,7 +76,7 @@ func (c *call) connect(ctx context.Context) (*conn, error) {
 
 // connectDaemon is connect for verbs that listen: without a daemon there is nothing to listen to.
 func (c *call) connectDaemon(ctx context.Context) (*conn, error) {
-	if c.policy() == policyCold {
+	if c.daemonUse() == useNone {
 		return nil, (&conn{}).refuse("it brings what this listens to")
 	}
 	return c.mustConnect(ctx)

@@ -23,6 +23,7 @@ import (
 const (
 	exitOK         = 0
 	exitFailed     = 1 // cancelled by the user, or failed for a reason without a code of its own
+	exitAuth       = 2 // not signed in to a broker, or the sign-in was refused
 	exitUsage      = 3 // bad arguments, or a choice is missing or ambiguous
 	exitNetwork    = 4 // the broker cannot be reached
 	exitNotFound   = 5 // no such mesh, peer, message or session
@@ -77,6 +78,9 @@ func explain(err error) *failure {
 	var own *failure
 	if errors.As(err, &own) {
 		return own
+	}
+	if f := explainAccount(err); f != nil {
+		return f
 	}
 	f := &failure{Code: "internal", Message: err.Error(), Exit: exitInternal}
 	var (

@@ -16,6 +16,7 @@ import (
 const exitTable = `exit codes:
   0  done
   1  cancelled, or failed without a code of its own
+  2  not signed in to a broker, or the sign-in was refused (only verbs of accounts)
   3  bad arguments, or a choice is missing or ambiguous
   4  the broker cannot be reached
   5  no such mesh, peer, message or session

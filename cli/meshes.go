@@ -106,6 +106,7 @@ bare CODE together with --broker. "-" reads it from stdin, which keeps it out of
 				}
 				invite = strings.TrimSpace(text)
 			}
+			invite = mesh.NormalInvite(invite)
 			req := bus.MeshJoin{Invite: invite, BrokerURL: c.cmd.String("broker"), DisplayName: c.cmd.String("display-name")}
 			if err := c.checkInvite(req); err != nil {
 				return err

@@ -107,7 +107,7 @@ func (c *call) printMeshes(rows []meshRow) error {
 // known asks a running daemon, and through it the brokers, about each mesh; what cannot be known is left out.
 func (c *call) known(ctx context.Context) map[string]bus.MeshStatus {
 	known := map[string]bus.MeshStatus{}
-	if c.policy() == policyCold {
+	if c.daemonUse() == useNone {
 		return known
 	}
 	n, err := c.running(ctx)

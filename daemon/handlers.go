@@ -58,6 +58,7 @@ func (d *Daemon) serve() error {
 		{bus.OpMeshRename, userOnly(d.renameMesh)},
 		{bus.OpMeshLeave, userOnly(d.leaveMesh)},
 		{bus.OpMeshDelete, userOnly(d.deleteMesh)},
+		{bus.OpMeshReload, userOnly(d.reloadMeshes)},
 		{bus.OpInviteList, userOnly(d.listInvites)},
 		{bus.OpInviteRevoke, userOnly(d.revokeInvite)},
 		{bus.OpSessionStart, d.startSession},

@@ -143,3 +143,16 @@ func privateDir(dir string) error {
 	}
 	return os.Chmod(dir, 0o700)
 }
+
+// WritePrivate puts text in place of the file path, as a whole and 0600; its
+// directory is made if need be and closed to others. It is for files beside
+// config.json that hold secrets as well.
+func WritePrivate(path string, text []byte) error {
+	if err := privateDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	if err := replaceFile(path, text); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	return nil
+}

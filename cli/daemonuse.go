@@ -4,13 +4,13 @@ import (
 	urfave "github.com/urfave/cli/v3"
 )
 
-// policy is how a command reaches its mesh: through the daemon, without one, or either.
-type policy int
+// daemonUse is how a command reaches its mesh: through the daemon, without one, or either.
+type daemonUse int
 
 const (
-	policyAuto   policy = iota // the daemon, started if need be; if none can be had, what can be done without
-	policyStrict               // the daemon or nothing
-	policyCold                 // never the daemon
+	useAny    daemonUse = iota // the daemon, started if need be; if none can be had, what can be done without
+	useDaemon                  // the daemon or nothing
+	useNone                    // never the daemon
 )
 
 // The environment twins of the flags; the value is 1.
@@ -28,19 +28,19 @@ func noDaemonFlag() urfave.Flag {
 	return &urfave.BoolFlag{Name: "no-daemon", Usage: "by a connection of this command's own, without the daemon (or " + noDaemonEnv + "=1)"}
 }
 
-// policy decides: a flag beats the environment, and in each of the two no-daemon beats strict. A flag that is given as false hides the environment as well.
-func (c *call) policy() policy {
+// daemonUse decides: a flag beats the environment, and in each of the two no-daemon beats strict. A flag that is given as false hides the environment as well.
+func (c *call) daemonUse() daemonUse {
 	switch {
 	case c.cmd.Bool("no-daemon"):
-		return policyCold
+		return useNone
 	case c.cmd.Bool("strict"):
-		return policyStrict
+		return useDaemon
 	case c.cmd.IsSet("no-daemon"), c.cmd.IsSet("strict"):
-		return policyAuto
+		return useAny
 	case c.getenv(noDaemonEnv) == "1":
-		return policyCold
+		return useNone
 	case c.getenv(strictEnv) == "1":
-		return policyStrict
+		return useDaemon
 	}
-	return policyAuto
+	return useAny
 }
