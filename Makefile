@@ -32,9 +32,10 @@ lint:
 	$(TOOL) staticcheck ./...
 
 # Under the race detector SQLite, which is Go here, is ten times slower. So what is long because of its counts runs without it: what starts the program itself, a
-# thousand times over (and every process under it sleeps for a second before it ends, hence GORACE), and the loads of testenv. The rest, and property tests with
+# thousand times over (and every process under it sleeps for a second before it ends, hence GORACE), and the loads of testenv. So does what shows a form: the
+# library's reader of the terminal outlives it and meets the test that closes the terminal. The rest, and property tests with
 # a fifth of their checks (-short), runs with it; `make test-race` runs everything with it.
-STARTS   := TestScripts|TestEveryCommandOfTheSkillWorks
+STARTS   := TestScripts|TestEveryCommandOfThe(Skill|Readme)Works|TestTheWizardAsksOnATerminalOnly|TestPickingAMeshByTheArrowKeys.*
 LOADS    := TestAHundredClientsReachEachOtherOnce|TestNothingAcceptedIsLostOrDoubled.*|TestAStuckTapStopsNobody|TestHostileClientsHurtOnlyThemselves|TestConformance
 CLIENTS  := $(shell $(GO) list ./testenv/claude/...)
 test: lint

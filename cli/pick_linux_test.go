@@ -80,42 +80,6 @@ func TestPickingAMeshOnATerminal(t *testing.T) {
 			}
 		})
 	}
-	t.Run("with the arrow keys, and stdout stays free for the result", func(t *testing.T) {
-		for _, tt := range []struct {
-			press string
-			code  int
-		}{{"\x1b[B\r", exitInternal}, {"\x03", exitFailed}} {
-			home := t.TempDir()
-			if err := os.MkdirAll(filepath.Join(home, ".claudemesh"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(home, ".claudemesh", "config.json"), []byte(twoMeshes), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			program, person := newTerminal(t)
-			if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 100}); err != nil {
-				t.Fatal(err)
-			}
-			shown := watchScreen(person)
-			var out bytes.Buffer
-			e := hostEnv([]string{"claudemesh", "share"})
-			e.stdin, e.stderr, e.stdout = program, program, &out
-			e.getenv = func(name string) string {
-				return map[string]string{"HOME": home, noSpawnEnv: "1", "TERM": "xterm"}[name]
-			}
-			ended := make(chan int, 1)
-			go func() { ended <- run(context.Background(), e) }()
-			if !until(func() bool { return strings.Contains(shown.String(), "Which mesh?") }) {
-				t.Fatalf("the terminal shows %q", shown)
-			}
-			if _, err := person.WriteString(tt.press); err != nil {
-				t.Fatal(err)
-			}
-			if code := <-ended; code != tt.code || out.Len() != 0 {
-				t.Errorf("exit code %d, stdout %q, terminal %q", code, &out, shown)
-			}
-		}
-	})
 	t.Run("nobody is asked when JSON is wanted", func(t *testing.T) {
 		home := t.TempDir()
 		if err := os.MkdirAll(filepath.Join(home, ".claudemesh"), 0o700); err != nil {
@@ -133,6 +97,43 @@ func TestPickingAMeshOnATerminal(t *testing.T) {
 			t.Errorf("exit code %d, stdout %s", code, &out)
 		}
 	})
+}
+
+func TestPickingAMeshByTheArrowKeysLeavesStdoutToTheResult(t *testing.T) {
+	for _, tt := range []struct {
+		press string
+		code  int
+	}{{"\x1b[B\r", exitInternal}, {"\x03", exitFailed}} {
+		home := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(home, ".claudemesh"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(home, ".claudemesh", "config.json"), []byte(twoMeshes), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		program, person := newTerminal(t)
+		if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 100}); err != nil {
+			t.Fatal(err)
+		}
+		shown := watchScreen(person)
+		var out bytes.Buffer
+		e := hostEnv([]string{"claudemesh", "share"})
+		e.stdin, e.stderr, e.stdout = program, program, &out
+		e.getenv = func(name string) string {
+			return map[string]string{"HOME": home, noSpawnEnv: "1", "TERM": "xterm"}[name]
+		}
+		ended := make(chan int, 1)
+		go func() { ended <- run(context.Background(), e) }()
+		if !until(func() bool { return strings.Contains(shown.String(), "Which mesh?") }) {
+			t.Fatalf("the terminal shows %q", shown)
+		}
+		if _, err := person.WriteString(tt.press); err != nil {
+			t.Fatal(err)
+		}
+		if code := <-ended; code != tt.code || out.Len() != 0 {
+			t.Errorf("exit code %d, stdout %q, terminal %q", code, &out, shown)
+		}
+	}
 }
 
 func TestColourIsForTerminalsOnly(t *testing.T) {
