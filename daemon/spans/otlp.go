@@ -152,7 +152,7 @@ func encode(spans []sdk.ReadOnlySpan) otlpRequest {
 func attributesOf(all []attribute.KeyValue) []otlpAttribute {
 	out := make([]otlpAttribute, 0, len(all))
 	for _, a := range all {
-		out = append(out, otlpAttribute{string(a.Key), otlpValue{a.Value.Emit()}})
+		out = append(out, otlpAttribute{string(a.Key), otlpValue{a.Value.String()}})
 	}
 	return out
 }
