@@ -20,7 +20,7 @@ import (
 )
 
 // OTLP over HTTP as JSON, https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding. The stock exporter brings gRPC and the protobuf of every signal along: 8 MB
-// of binary and 3 ms of every start, of every command, for a feature that few turn on. Spans here are few and plain.
+// of binary along, and some milliseconds of the start of every command, for a feature that few turn on. Spans here are few and plain.
 
 type exporter struct {
 	to     collector
@@ -152,7 +152,7 @@ func encode(spans []sdk.ReadOnlySpan) otlpRequest {
 func attributesOf(all []attribute.KeyValue) []otlpAttribute {
 	out := make([]otlpAttribute, 0, len(all))
 	for _, a := range all {
-		out = append(out, otlpAttribute{string(a.Key), otlpValue{a.Value.Emit()}})
+		out = append(out, otlpAttribute{string(a.Key), otlpValue{a.Value.String()}})
 	}
 	return out
 }
