@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"strings"
 	"testing"
 
 	urfave "github.com/urfave/cli/v3"
@@ -10,23 +9,15 @@ import (
 )
 
 func TestEveryCommandIsClassified(t *testing.T) {
-	a := &app{env: hostEnv([]string{"claudemesh"})}
-	var walk func(*urfave.Command, string)
-	walk = func(cmd *urfave.Command, words string) {
-		if v, ours := cmd.Metadata[verbKey].(verb); ours && v.run != nil {
-			op, known := operationOf(words, func(string) bool { return false })
-			switch {
-			case !known:
-				t.Errorf("%q has no row in operations (cli/approvaltable.go): say whether it reads, writes, is for admins, or is free", words)
-			case op.class != free && (op.resource == "" || op.verb == ""), op.class < free || op.class > admin:
-				t.Errorf("%q: its row is not complete: %+v", words, op)
-			}
+	everyVerb(func(words string, _ *urfave.Command, _ verb) {
+		op, known := operationOf(words, func(string) bool { return false })
+		switch {
+		case !known:
+			t.Errorf("%q has no row in operations (cli/approvaltable.go): say whether it reads, writes, is for admins, or is free", words)
+		case op.class != free && (op.resource == "" || op.verb == ""), op.class < free || op.class > admin:
+			t.Errorf("%q: its row is not complete: %+v", words, op)
 		}
-		for _, sub := range cmd.Commands {
-			walk(sub, strings.TrimSpace(words+" "+sub.Name))
-		}
-	}
-	walk(a.root(), "")
+	})
 }
 
 func TestModesAndPolicies(t *testing.T) {

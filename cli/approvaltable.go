@@ -37,6 +37,7 @@ var operations = map[string]operation{
 
 	"send": {"message", "send", write, true, nil, nil}, "inbox": {"message", "inbox", read, false, nil, nil}, "trace": {"message", "trace", read, false, nil, nil},
 	"message send": {"message", "send", write, true, nil, nil}, "message inbox": {"message", "inbox", read, false, nil, nil}, "message status": {"message", "status", read, false, nil, nil},
+	"msg-status": {"message", "status", read, false, nil, nil},
 
 	"peer list": {"peer", "list", read, false, nil, nil}, "peers": {"peer", "list", read, false, nil, nil},
 	"peer kick": {"peer", "kick", admin, true, nil, nil}, "kick": {"peer", "kick", admin, true, nil, nil},
@@ -46,10 +47,10 @@ var operations = map[string]operation{
 	"peer verify": {"peer", "verify", read, true, nil, []string{"confirm"}}, "verify": {"peer", "verify", read, true, nil, []string{"confirm"}},
 	"grant": {"grant", "grant", admin, true, nil, nil}, "revoke": {"grant", "revoke", admin, true, nil, nil}, "block": {"grant", "block", admin, true, nil, nil},
 	"unblock": {"grant", "unblock", admin, true, nil, nil}, "grants": {"grant", "list", read, false, nil, nil},
-	"member list": {"member", "list", read, false, nil, nil}, "member show": {"member", "show", read, false, nil, nil}, "member edit": {"member", "edit", admin, true, nil, nil},
+	"member": {"member", "list", read, false, nil, nil}, "member list": {"member", "list", read, false, nil, nil}, "member show": {"member", "show", read, false, nil, nil}, "member edit": {"member", "edit", admin, true, nil, nil},
 	"apikey create": {"apikey", "create", admin, false, nil, nil}, "apikey list": {"apikey", "list", read, false, nil, nil}, "apikey revoke": {"apikey", "revoke", admin, false, nil, nil},
 
-	"session run": {"session", "run", free, false, nil, nil}, "launch": {"session", "launch", free, false, nil, nil},
+	"session run": {"session", "run", free, false, nil, nil}, "launch": {"session", "launch", free, false, nil, nil}, "workspace": {"session", "launch", free, false, nil, nil},
 	"session list": {"session", "list", read, false, nil, nil}, "session revoke": {"session", "revoke", admin, false, nil, nil},
 
 	"status": {"profile", "view", read, false, nil, nil}, "status set": {"profile", "status", write, false, nil, nil}, "summary": {"profile", "summary", write, false, nil, nil},
@@ -98,14 +99,15 @@ var operations = map[string]operation{
 	"broker serve": {"broker", "serve", free, false, nil, nil}, "broker store": {"broker", "store", free, false, nil, nil}, "broker status": {"broker", "status", read, false, nil, nil},
 	"broker check": {"broker", "check", write, false, nil, nil}, "broker context": {"broker", "context", admin, false, nil, nil},
 
-	"me": {"me", "overview", read, false, nil, nil}, "top": {"me", "top", read, false, nil, nil}, "test": {"machine", "test", write, false, nil, nil},
-	"upgrade": {"machine", "upgrade", admin, false, []string{"check"}, nil},
+	"me": {"me", "overview", read, false, nil, nil}, "me overview": {"me", "overview", read, false, nil, nil}, "workspace overview": {"me", "overview", read, false, nil, nil},
+	"test":    {"machine", "test", write, false, nil, nil},
+	"upgrade": {"machine", "upgrade", read, false, nil, nil}, // it installs nothing
 
 	// Run by Claude Code, or about the program itself.
 	"mcp": {"", "", free, false, nil, nil}, "hook drain": {"", "", free, false, nil, nil}, "hook presence": {"", "", free, false, nil, nil}, "hook wait": {"", "", free, false, nil, nil},
 	"hook idle": {"", "", free, false, nil, nil}, "hook working": {"", "", free, false, nil, nil}, "hook dnd": {"", "", free, false, nil, nil},
 	"status-line": {"", "", free, false, nil, nil}, "version": {"", "", free, false, nil, nil}, "help": {"", "", free, false, nil, nil},
-	"completion": {"", "", free, false, nil, nil}, "completions": {"", "", free, false, nil, nil},
+	"completion": {"", "", free, false, nil, nil}, "__complete": {"", "", free, false, nil, nil},
 	"policy": {"", "", free, false, nil, nil}, "policy show": {"", "", free, false, nil, nil}, "policy check": {"", "", free, false, nil, nil}, "policy log": {"", "", free, false, nil, nil},
 	"policy init": {"policy", "init", admin, false, nil, nil},
 }

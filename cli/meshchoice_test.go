@@ -44,6 +44,7 @@ var notAboutAMesh = []string{
 	"trace", "daemon", // look at what is or was on this machine, also of a mesh that was left
 	"skill", // alone it prints the bundled text
 	"install", "uninstall", "doctor", "status-line", "bus", "broker", "mcp", "hook", "completion", "__complete", "version", "help", "upgrade",
+	"register", "login", "logout", "whoami", "sync", "backup", "restore", "policy", "url-handler", // about the machine, or an account, with whatever meshes it has
 	"test", // every mesh unless one is named; with a daemon only
 }
 
