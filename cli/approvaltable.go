@@ -100,7 +100,7 @@ var operations = map[string]operation{
 	"broker check": {"broker", "check", write, false, nil, nil}, "broker context": {"broker", "context", admin, false, nil, nil},
 
 	"me": {"me", "overview", read, false, nil, nil}, "me overview": {"me", "overview", read, false, nil, nil}, "workspace overview": {"me", "overview", read, false, nil, nil},
-	"test":    {"machine", "test", write, false, nil, nil},
+	"top": {"me", "top", read, false, nil, nil}, "test": {"machine", "test", write, false, nil, nil},
 	"upgrade": {"machine", "upgrade", read, false, nil, nil}, // it installs nothing
 
 	// Run by Claude Code, or about the program itself.

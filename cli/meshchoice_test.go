@@ -41,7 +41,7 @@ var aboutAllMeshes = []string{
 // notAboutAMesh are the verbs, or groups, that have no use for --mesh, or name the mesh as an argument.
 var notAboutAMesh = []string{
 	"create", "join", "list", "rename", "leave", "workspace list", "workspace create", "workspace join", "workspace rename", // name it, or are about all
-	"trace", "daemon", // look at what is or was on this machine, also of a mesh that was left
+	"top", "trace", "daemon", // look at what is or was on this machine, also of a mesh that was left
 	"skill", // alone it prints the bundled text
 	"install", "uninstall", "doctor", "status-line", "bus", "broker", "mcp", "hook", "completion", "__complete", "version", "help", "upgrade",
 	"register", "login", "logout", "whoami", "sync", "backup", "restore", "policy", "url-handler", // about the machine, or an account, with whatever meshes it has

@@ -113,9 +113,11 @@ func indent(s, prefix string) string { return strings.ReplaceAll(s, "\n", "\n"+p
 // short is the beginning of a key that is enough to address it.
 func short(key string) string { return key[:min(len(key), 16)] }
 
-func plural(n int, one string) string {
+func plural(n int, one string) string { return counted(n, one, one+"s") }
+
+func counted(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return fmt.Sprintf("%d %ss", n, one)
+	return fmt.Sprintf("%d %s", n, many)
 }
