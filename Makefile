@@ -35,7 +35,7 @@ lint:
 # thousand times over (and every process under it sleeps for a second before it ends, hence GORACE), and the loads of testenv. So does what shows a form: the
 # library's reader of the terminal outlives it and meets the test that closes the terminal. The rest, and property tests with
 # a fifth of their checks (-short), runs with it; `make test-race` runs everything with it.
-STARTS   := TestScripts|TestEveryCommandOfThe(Skill|Readme)Works|TestTheWizardAsksOnATerminalOnly|TestPickingAMeshByTheArrowKeys.*
+STARTS   := TestScripts|TestEveryCommandOfThe(Skill|Readme)Works|TestTheWizardAsksOnATerminalOnly|TestPickingAMeshByTheArrowKeys.*|TestTopOnATerminal
 LOADS    := TestAHundredClientsReachEachOtherOnce|TestNothingAcceptedIsLostOrDoubled.*|TestAStuckTapStopsNobody|TestHostileClientsHurtOnlyThemselves|TestConformance
 CLIENTS  := $(shell $(GO) list ./testenv/claude/...)
 test: lint
