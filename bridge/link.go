@@ -99,6 +99,7 @@ type Link struct {
 	kick    chan struct{}
 	started atomic.Bool
 	current atomic.Pointer[conn] // the open connection
+	open    unsettled
 	mail    *mailroom
 	names   names
 	counts  counters
@@ -173,7 +174,7 @@ func (l *Link) Kick() {
 // s.ID must be set and not in flight; any number of Sends may run at once. Errors: ErrNotOpen and ErrInFlight (nothing was sent), ErrLost and ctx's error
 // (outcome unknown), *BrokerError, and the validation errors of package wire.
 func (l *Link) Send(ctx context.Context, s wire.Send) (wire.Ack, error) {
-	p, err := l.Begin(ctx, s)
+	p, err := l.begin(ctx, s, nil)
 	if err != nil {
 		return wire.Ack{}, err
 	}

@@ -143,6 +143,39 @@ func TestSend(t *testing.T) {
 			}
 		}
 	})
+	t.Run("nothing overtakes a message of a lost connection that is not settled", func(t *testing.T) {
+		b := newScripted(t)
+		l := run(t, LinkConfig{URL: b.url})
+		p := b.open()
+		l.waitOpen()
+		first, err := l.Begin(within(t), send("first"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.read(nil)
+		p.close(1006, "")
+		if _, err := first.Wait(within(t)); !errors.Is(err, ErrLost) {
+			t.Fatal(err)
+		}
+		p = b.open()
+		l.waitOpen()
+		if _, err := l.Begin(within(t), send("second")); !errors.Is(err, ErrBehind) {
+			t.Fatalf("the second one left: %v", err)
+		}
+		first.Settle()
+		first.Settle() // counts once
+		for _, id := range []string{"first", "second"} {
+			m, err := l.Begin(within(t), send(id))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Settle()
+			var s wire.Send
+			if p.read(&s); s.ID != id {
+				t.Fatalf("%s arrives, want %s", s.ID, id)
+			}
+		}
+	})
 	t.Run("sends over the bound wait for their turn, and give it back", func(t *testing.T) {
 		b := newScripted(t)
 		l := run(t, LinkConfig{URL: b.url})

@@ -132,5 +132,6 @@ func (m *meshRun) dispatch(row outbox.Row, held map[lane]error, done func()) {
 		defer cancel()
 		ack, err := pending.Wait(ctx)
 		m.settle(row, begin, ack, err)
+		pending.Settle()
 	})
 }

@@ -86,7 +86,7 @@ func judge(ack wire.Ack, err error) (verdict, string) {
 		return sent, ""
 	case errors.Is(err, bridge.ErrNotOpen), errors.Is(err, bridge.ErrLost):
 		return again, "the connection to the broker was lost before it answered"
-	case errors.Is(err, errLinkClosed), errors.Is(err, errNotListed), errors.Is(err, errTopicsNotListed):
+	case errors.Is(err, errLinkClosed), errors.Is(err, errNotListed), errors.Is(err, errTopicsNotListed), errors.Is(err, bridge.ErrBehind):
 		return soon, err.Error()
 	case errors.As(err, &unknown):
 		return later, err.Error() + " yet"

@@ -106,6 +106,7 @@ func TestNoSecretIsShown(t *testing.T) {
 		bus.OpOutboxRequeue: {bus.Requeue{ID: sent.ClientMessageID}}, bus.OpTap: {bus.TapRequest{}}, bus.OpSessionEnd: {bus.SessionID{ID: "carol"}, bus.SessionID{}},
 	}
 	asked[bus.OpSessionAttach] = []any{bus.SessionAttach{PID: os.Getppid(), Cwd: "/src/app"}, bus.SessionAttach{}}
+	asked[bus.OpMeshReload] = []any{nil}
 	asked[bus.OpShim] = []any{bus.Shim{PID: os.Getpid()}}
 	asked[bus.OpInboxPushed] = []any{bus.MessageIDs{IDs: []string{got.ID}, Via: bus.ViaChannel}, bus.MessageIDs{}}
 	asked[bus.OpHook] = []any{bus.HookEvent{Event: "SessionStart", PID: os.Getppid()}, bus.HookEvent{Event: "UserPromptSubmit", Drain: true}, bus.HookEvent{}}
