@@ -144,6 +144,19 @@ func (c *caller) call(ctx context.Context, slug, op string, in any) (json.RawMes
 	return c.do(ctx, bus.CallSubject(slug, c.actor(), op), in)
 }
 
+// list is call for an answer that holds a list under name.
+func (c *caller) list(ctx context.Context, slug, op string, in any, name string) ([]object, error) {
+	raw, err := c.call(ctx, slug, op, in)
+	if err != nil {
+		return nil, err
+	}
+	o, err := parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	return o.list(name)
+}
+
 func (c *caller) do(ctx context.Context, subject string, in any) (json.RawMessage, error) {
 	var out json.RawMessage
 	if err := c.client.Do(ctx, subject, in, &out); err != nil {

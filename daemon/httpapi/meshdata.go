@@ -17,15 +17,7 @@ func (s *Server) peers(ctx context.Context, c *caller, r *request) (int, any, er
 		return 0, nil, err
 	}
 	v, err := gather(meshes, "peers", func(slug string) ([]object, error) {
-		raw, err := c.call(ctx, slug, bus.CallListPeers, nil)
-		if err != nil {
-			return nil, err
-		}
-		o, err := parse(raw)
-		if err != nil {
-			return nil, err
-		}
-		return o.list("peers")
+		return c.list(ctx, slug, bus.CallListPeers, nil, "peers")
 	})
 	return 0, v, err
 }
@@ -92,15 +84,7 @@ func (s *Server) recall(ctx context.Context, c *caller, r *request) (int, any, e
 		return 0, nil, refusal(400, "missing_query", "q is missing")
 	}
 	v, err := gather(meshes, "matches", func(slug string) ([]object, error) {
-		raw, err := c.call(ctx, slug, wire.TypeRecall, map[string]string{"query": q})
-		if err != nil {
-			return nil, err
-		}
-		o, err := parse(raw)
-		if err != nil {
-			return nil, err
-		}
-		return o.list("memories")
+		return c.list(ctx, slug, wire.TypeRecall, map[string]string{"query": q}, "memories")
 	})
 	return 0, v, err
 }
