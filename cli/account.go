@@ -141,7 +141,38 @@ func (c *call) notSignedIn(dir string) error {
 	return err
 }
 
-func newDeviceKey() (mesh.Identity, error) { return mesh.NewIdentity(rand.Reader) }
+// newcomer is a machine that is about to be signed in to an account.
+type newcomer struct {
+	dir    string // of the configuration
+	config *mesh.Config
+	at     string // the broker
+	client *account.Client
+	key    mesh.Identity // the device's, made for this sign-in
+}
+
+// newcomer is what register and login begin with; a session, and a machine that is signed in already, are refused.
+func (c *call) newcomer() (n newcomer, err error) {
+	if err = c.userOnly(); err != nil {
+		return n, err
+	}
+	if n.dir, err = c.configDir(); err != nil {
+		return n, err
+	}
+	if err = c.notSignedIn(n.dir); err != nil {
+		return n, err
+	}
+	if n.config, err = mesh.LoadConfig(n.dir); err != nil {
+		return n, err
+	}
+	if n.at, err = c.brokerURL(n.config); err != nil {
+		return n, err
+	}
+	if n.client, err = c.accountClient(n.dir, n.at, ""); err != nil {
+		return n, err
+	}
+	n.key, err = mesh.NewIdentity(rand.Reader)
+	return n, err
+}
 
 // sealable are the memberships that another machine can use: those on a broker that only this machine reaches stay here, unless the account's is one of them.
 func sealable(config *mesh.Config, accountBroker string) (out []mesh.Joined) {

@@ -220,7 +220,7 @@ func (c *call) blocked(op operation, s standing, v verdict) error {
 func (c *call) plan(op operation, q policy.Question, v verdict) error {
 	asks := v.decision == policy.Prompt
 	return c.ui.result(map[string]any{
-		"schema_version": "1.0", "ok": true, "planned": true, "done": false, "resource": op.resource, "verb": op.verb, "class": op.class.String(), "mesh": q.Mesh,
+		"ok": true, "planned": true, "done": false, "resource": op.resource, "verb": op.verb, "class": op.class.String(), "mesh": q.Mesh,
 		"arguments": len(c.args()), "would_ask": asks,
 	}, func() error {
 		text := fmt.Sprintf("would do: %s %s", op.resource, op.verb)

@@ -120,7 +120,7 @@ func (c *call) backup() error {
 		}
 	}
 	return c.ui.result(map[string]any{
-		"schema_version": "1.0", "ok": true, "file": path, "bytes": len(data), "meshes": config.Slugs(), "messages": c.cmd.Bool("messages"), "broker_not_included": local,
+		"ok": true, "file": path, "bytes": len(data), "meshes": config.Slugs(), "messages": c.cmd.Bool("messages"), "broker_not_included": local,
 	}, func() error {
 		if len(local) > 0 {
 			c.ui.warn("the broker of %s is on this machine, and its store is not in the backup (docs/broker-storage.md says how to save that)", strings.Join(local, ", "))
@@ -244,7 +244,7 @@ func (c *call) restore(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	return c.ui.result(map[string]any{"schema_version": "1.0", "ok": true, "meshes": config.Slugs(), "files": fileNames(files), "kept": kept}, func() error {
+	return c.ui.result(map[string]any{"ok": true, "meshes": config.Slugs(), "files": fileNames(files), "kept": kept}, func() error {
 		if err := c.ui.print("restored %s: %s", plural(len(config.Meshes), "membership"), strings.Join(config.Slugs(), ", ")); err != nil {
 			return err
 		}

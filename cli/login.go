@@ -37,29 +37,7 @@ last three groups of the code: by them the two machines know each other's keys. 
 }
 
 func (c *call) login(ctx context.Context) error {
-	if err := c.userOnly(); err != nil {
-		return err
-	}
-	dir, err := c.configDir()
-	if err != nil {
-		return err
-	}
-	if err := c.notSignedIn(dir); err != nil {
-		return err
-	}
-	config, err := mesh.LoadConfig(dir)
-	if err != nil {
-		return err
-	}
-	at, err := c.brokerURL(config)
-	if err != nil {
-		return err
-	}
-	client, err := c.accountClient(dir, at, "")
-	if err != nil {
-		return err
-	}
-	key, err := newDeviceKey()
+	n, err := c.newcomer()
 	if err != nil {
 		return err
 	}
@@ -67,9 +45,9 @@ func (c *call) login(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	device := thisDevice(key)
-	device.Check = secret.Vouch(mesh.DeviceAsks, key.PublicKey())
-	code, err := client.Begin(ctx, device)
+	device := thisDevice(n.key)
+	device.Check = secret.Vouch(mesh.DeviceAsks, n.key.PublicKey())
+	code, err := n.client.Begin(ctx, device)
 	if err != nil {
 		return err
 	}
@@ -85,17 +63,17 @@ func (c *call) login(ctx context.Context) error {
 		c.ui.note("          with a pass or the admin token; memberships come later, by claudemesh sync")
 	}
 	c.ui.note("waiting, for %d minutes; interrupt to give up", max(code.ExpiresIn/60, 1))
-	got, err := client.Wait(ctx, code)
+	got, err := n.client.Wait(ctx, code)
 	if err != nil {
 		return err
 	}
 	expires := wire.Timestamp(c.clock.Now().Add(time.Duration(got.ExpiresIn) * time.Second))
-	a, err := c.keepAuth(dir, at, account.SourceDevice, got.AccessToken, expires, *got.User, key)
+	a, err := c.keepAuth(n.dir, n.at, account.SourceDevice, got.AccessToken, expires, *got.User, n.key)
 	if err != nil {
 		return err
 	}
-	client.Token = a.SessionToken
-	return c.welcomed(ctx, dir, a, client, secret)
+	n.client.Token = a.SessionToken
+	return c.welcomed(ctx, n.dir, a, n.client, secret)
 }
 
 // welcomed takes what the approving machine has sent. Only a holder of the code's secret can have vouched for it.
@@ -129,7 +107,7 @@ func (c *call) welcomed(ctx context.Context, dir string, a *account.Auth, client
 		}
 	}
 	return c.ui.result(map[string]any{
-		"schema_version": "1.0", "ok": true, "user": a.User, "broker_url": a.BrokerURL, "expires_at": a.ExpiresAt, "added": added, "approved_by": by,
+		"ok": true, "user": a.User, "broker_url": a.BrokerURL, "expires_at": a.ExpiresAt, "added": added, "approved_by": by,
 	}, func() error {
 		if err := c.ui.print("signed in as %s at %s", cleanLine(a.User.DisplayName), a.BrokerURL); err != nil {
 			return err
@@ -236,7 +214,7 @@ func (c *call) approve(ctx context.Context, text string) error {
 	for _, j := range send {
 		sent = append(sent, j.Slug)
 	}
-	return c.ui.result(map[string]any{"schema_version": "1.0", "ok": true, "approved": true, "hostname": name, "device_pubkey": asked.Pubkey, "sent": sent}, func() error {
+	return c.ui.result(map[string]any{"ok": true, "approved": true, "hostname": name, "device_pubkey": asked.Pubkey, "sent": sent}, func() error {
 		if err := c.ui.print("signed in %s", name); err != nil || len(sent) == 0 {
 			return err
 		}
@@ -264,7 +242,7 @@ func loginDenyVerb() verb {
 			if err := client.Decide(ctx, user, wire.DeviceDecision{Deny: true}); err != nil {
 				return err
 			}
-			return c.ui.result(map[string]any{"schema_version": "1.0", "ok": true, "approved": false}, func() error { return c.ui.print("the machine was turned away") })
+			return c.ui.result(map[string]any{"ok": true, "approved": false}, func() error { return c.ui.print("the machine was turned away") })
 		},
 	}
 }
@@ -287,7 +265,7 @@ func loginPassVerb() verb {
 			if err != nil {
 				return err
 			}
-			return c.ui.result(map[string]any{"schema_version": "1.0", "ok": true, "pass": out.Pass, "expires_at": out.ExpiresAt}, func() error { return c.ui.print("%s", cleanLine(out.Pass)) })
+			return c.ui.result(map[string]any{"ok": true, "pass": out.Pass, "expires_at": out.ExpiresAt}, func() error { return c.ui.print("%s", cleanLine(out.Pass)) })
 		},
 	}
 }

@@ -35,7 +35,7 @@ A file that is not understood allows nothing. Sessions inherit both. It protects
 			if err != nil {
 				return err
 			}
-			return c.ui.result(map[string]any{"schema_version": "1.0", "ok": true, "mode": s.mode, "file": s.path, "policy": s.policy}, func() error {
+			return c.ui.result(map[string]any{"ok": true, "mode": s.mode, "file": s.path, "policy": s.policy}, func() error {
 				mode := s.mode
 				if mode == "" {
 					mode = "none named: nothing is asked but what commands ask themselves"
@@ -100,7 +100,7 @@ func policyCheckVerb() verb {
 				v = s.judge(op, q)
 			}
 			return c.ui.result(map[string]any{
-				"schema_version": "1.0", "ok": true, "resource": op.resource, "verb": op.verb, "class": op.class.String(), "mesh": q.Mesh, "decision": v.decision, "planned": v.planned, "reason": v.reason,
+				"ok": true, "resource": op.resource, "verb": op.verb, "class": op.class.String(), "mesh": q.Mesh, "decision": v.decision, "planned": v.planned, "reason": v.reason,
 			}, func() error {
 				text := string(v.decision)
 				if v.planned {
@@ -145,7 +145,7 @@ func policyInitVerb() verb {
 			if err := f.finish(err); err != nil {
 				return err
 			}
-			return c.ui.result(map[string]any{"schema_version": "1.0", "ok": true, "file": path}, func() error { return c.ui.print("wrote %s", path) })
+			return c.ui.result(map[string]any{"ok": true, "file": path}, func() error { return c.ui.print("wrote %s", path) })
 		},
 	}
 }

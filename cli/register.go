@@ -42,57 +42,35 @@ that is the way back in for a machine that has lost its token. --json prints {"o
 }
 
 func (c *call) register(ctx context.Context) error {
-	if err := c.userOnly(); err != nil {
-		return err
-	}
-	dir, err := c.configDir()
+	n, err := c.newcomer()
 	if err != nil {
 		return err
 	}
-	if err := c.notSignedIn(dir); err != nil {
-		return err
-	}
-	config, err := mesh.LoadConfig(dir)
-	if err != nil {
-		return err
-	}
-	at, err := c.brokerURL(config)
-	if err != nil {
-		return err
-	}
-	client, err := c.accountClient(dir, at, "")
-	if err != nil {
-		return err
-	}
-	key, err := newDeviceKey()
-	if err != nil {
-		return err
-	}
-	req := wire.RegisterRequest{Name: cmp.Or(strings.TrimSpace(c.cmd.String("name")), config.DisplayName, c.getenv("USER"), c.getenv("USERNAME")), Device: thisDevice(key)}
+	req := wire.RegisterRequest{Name: cmp.Or(strings.TrimSpace(c.cmd.String("name")), n.config.DisplayName, c.getenv("USER"), c.getenv("USERNAME")), Device: thisDevice(n.key)}
 	if req.Name == "" {
 		return usagef("an account needs a name: --name NAME")
 	}
-	got, err := c.registerAs(ctx, client, config, at, req)
+	got, err := c.registerAs(ctx, n.client, n.config, n.at, req)
 	if err != nil {
 		return err
 	}
-	a, err := c.keepAuth(dir, at, account.SourceRegister, got.SessionToken, got.ExpiresAt, *got.User, key)
+	a, err := c.keepAuth(n.dir, n.at, account.SourceRegister, got.SessionToken, got.ExpiresAt, *got.User, n.key)
 	if err != nil {
 		return err
 	}
-	client.Token = a.SessionToken
-	linked, err := client.Link(ctx, a.User.ID, here(config, at))
+	n.client.Token = a.SessionToken
+	linked, err := n.client.Link(ctx, a.User.ID, here(n.config, n.at))
 	if err != nil {
 		c.ui.warn("your memberships are not linked to the account yet: %v; claudemesh sync does it later", cleanLine(err.Error()))
 	}
 	return c.ui.result(map[string]any{
-		"schema_version": "1.0", "ok": true, "created": got.Created, "user": got.User, "broker_url": at, "expires_at": got.ExpiresAt, "linked": linked.Linked,
+		"ok": true, "created": got.Created, "user": got.User, "broker_url": n.at, "expires_at": got.ExpiresAt, "linked": linked.Linked,
 	}, func() error {
 		verb := "made account"
 		if !got.Created {
 			verb = "signed in to account"
 		}
-		return c.ui.print("%s %s at %s\n  linked  %s of this machine\n  next    claudemesh login on another machine", verb, cleanLine(got.User.DisplayName), at, plural(linked.Linked, "membership"))
+		return c.ui.print("%s %s at %s\n  linked  %s of this machine\n  next    claudemesh login on another machine", verb, cleanLine(got.User.DisplayName), n.at, plural(linked.Linked, "membership"))
 	})
 }
 

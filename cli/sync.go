@@ -37,14 +37,13 @@ as claudemesh whoami shows it there. Do that on both machines. --json prints {"o
 
 // syncJSON is the answer.
 type syncJSON struct {
-	SchemaVersion string         `json:"schema_version"`
-	OK            bool           `json:"ok"`
-	Added         []string       `json:"added"`      // slugs that are new here
-	SealedFor     []string       `json:"sealed_for"` // machines
-	Linked        int            `json:"linked"`     // memberships of this machine that belong to the account
-	Devices       []syncDevice   `json:"devices"`
-	Untrusted     []syncDevice   `json:"untrusted"`
-	Meshes        []wire.MeshRow `json:"meshes"` // of the account at its broker
+	OK        bool           `json:"ok"`
+	Added     []string       `json:"added"`      // slugs that are new here
+	SealedFor []string       `json:"sealed_for"` // machines
+	Linked    int            `json:"linked"`     // memberships of this machine that belong to the account
+	Devices   []syncDevice   `json:"devices"`
+	Untrusted []syncDevice   `json:"untrusted"`
+	Meshes    []wire.MeshRow `json:"meshes"` // of the account at its broker
 }
 
 type syncDevice struct {
@@ -82,7 +81,7 @@ func (c *call) sync(ctx context.Context) error {
 			return err
 		}
 	}
-	out := syncJSON{SchemaVersion: "1.0", OK: true, Added: []string{}, SealedFor: []string{}, Devices: []syncDevice{}, Untrusted: []syncDevice{}, Meshes: []wire.MeshRow{}}
+	out := syncJSON{OK: true, Added: []string{}, SealedFor: []string{}, Devices: []syncDevice{}, Untrusted: []syncDevice{}, Meshes: []wire.MeshRow{}}
 	if err := c.takePackages(ctx, dir, a, client, key, &out); err != nil {
 		return err
 	}

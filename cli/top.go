@@ -9,6 +9,7 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/jonboulle/clockwork"
 	"github.com/nats-io/nats.go"
 
 	"claudemesh/bus"
@@ -41,7 +42,7 @@ passes: texts in clear, this is your own machine. q ends it, p holds the picture
 				return &failure{Code: "forbidden", Message: "top shows the whole machine, and this is one session of it", Hint: "run it in a shell of your own; claudemesh peer list works here", Exit: exitPermission}
 			}
 			if c.ui.json || !terminal(c.stdout) || !terminal(c.stdin) {
-				now, err := n.look(ctx, c.clock.Now())
+				now, err := n.look(ctx, c.clock)
 				if err != nil {
 					return err
 				}
@@ -63,10 +64,10 @@ type topJSON struct {
 }
 
 // look asks for everything once. A broker that does not answer leaves its peers out: its link tells why.
-func (n *conn) look(ctx context.Context, at time.Time) (topJSON, error) {
+func (n *conn) look(ctx context.Context, clock clockwork.Clock) (topJSON, error) {
 	ctx, cancel := context.WithTimeout(ctx, topLimit)
 	defer cancel()
-	now := topJSON{Sessions: []bus.SessionInfo{}, Peers: []bus.Peer{}, at: at}
+	now := topJSON{Sessions: []bus.SessionInfo{}, Peers: []bus.Peer{}, at: clock.Now()}
 	if err := n.daemon(ctx, bus.OpStatus, nil, &now.Daemon); err != nil {
 		return now, err
 	}
@@ -79,15 +80,13 @@ func (n *conn) look(ctx context.Context, at time.Time) (topJSON, error) {
 		if m.Link != "open" {
 			continue
 		}
-		var list bus.PeersReply
-		if err := n.Do(ctx, bus.CallSubject(m.Mesh, n.actor, bus.CallListPeers), struct{}{}, &list); err != nil {
+		rows, err := n.peers(ctx, clock, m.Mesh, false)
+		if err != nil {
 			continue
 		}
-		for _, p := range list.Peers {
-			if p.PeerRole != rolePlane {
-				p.Mesh = m.Mesh
-				now.Peers = append(now.Peers, p)
-			}
+		for _, r := range rows {
+			r.Mesh = m.Mesh
+			now.Peers = append(now.Peers, r.Peer)
 		}
 	}
 	return now, nil
@@ -146,7 +145,7 @@ func (c *call) top(ctx context.Context, n *conn) error {
 func (m *topModel) Init() tea.Cmd { return tea.Batch(m.look, m.listen) }
 
 func (m *topModel) look() tea.Msg {
-	now, err := m.n.look(m.ctx, m.c.clock.Now())
+	now, err := m.n.look(m.ctx, m.c.clock)
 	return topLooked{now, err}
 }
 

@@ -77,7 +77,7 @@ func (c *call) urlHandler(ctx context.Context, form string, do func(urlhandler.H
 		return err
 	}
 	files, notes := append([]string{}, r.Files...), append([]string{}, r.Notes...)
-	return c.ui.result(map[string]any{"schema_version": "1.0", "ok": true, "files": files, "notes": notes}, func() error {
+	return c.ui.result(map[string]any{"ok": true, "files": files, "notes": notes}, func() error {
 		for _, n := range r.Notes {
 			c.ui.warn("%s", n)
 		}

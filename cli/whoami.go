@@ -14,7 +14,6 @@ import (
 
 // whoamiJSON has the reference's keys; broker_url, device_pubkey, expires_at and note are ours.
 type whoamiJSON struct {
-	SchemaVersion string        `json:"schema_version"`
 	SignedIn      bool          `json:"signed_in"`
 	User          any           `json:"user,omitempty"`
 	TokenSource   string        `json:"token_source,omitempty"`
@@ -68,7 +67,7 @@ func (c *call) whoami(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out := whoamiJSON{SchemaVersion: "1.0"}
+	out := whoamiJSON{}
 	if len(config.Meshes) > 0 {
 		out.Local = &whoamiLocal{ConfigPath: mesh.ConfigPath(dir)}
 		for _, j := range config.Meshes {
@@ -103,7 +102,7 @@ func (c *call) askWhoami(ctx context.Context, dir string, a *account.Auth, out *
 	var no *account.Refused
 	switch {
 	case errors.As(err, &no) && no.SignedOut():
-		*out = whoamiJSON{SchemaVersion: out.SchemaVersion, Local: out.Local, Note: "the session at " + a.BrokerURL + " was revoked or has ended; sign in again with: claudemesh login"}
+		*out = whoamiJSON{Local: out.Local, Note: "the session at " + a.BrokerURL + " was revoked or has ended; sign in again with: claudemesh login"}
 		return account.Forget(dir)
 	case errors.Is(err, context.Canceled):
 		return err
@@ -184,7 +183,7 @@ func (c *call) logout(ctx context.Context) error {
 	if revokeErr != nil {
 		note = fmt.Sprintf("the broker was not told (%v): the token ends by itself, at %s at the latest", cleanLine(revokeErr.Error()), a.ExpiresAt)
 	}
-	return c.ui.result(map[string]any{"schema_version": "1.0", "ok": true, "revoked": revokeErr == nil, "note": note}, func() error {
+	return c.ui.result(map[string]any{"ok": true, "revoked": revokeErr == nil, "note": note}, func() error {
 		if note != "" {
 			c.ui.warn("%s", note)
 		}
@@ -212,7 +211,7 @@ func (c *call) logoutDevice(ctx context.Context, id string) error {
 		if err := a.Save(dir); err != nil {
 			return err
 		}
-		return c.ui.result(map[string]any{"schema_version": "1.0", "ok": true, "revoked": true, "id": d.ID, "hostname": d.Hostname}, func() error {
+		return c.ui.result(map[string]any{"ok": true, "revoked": true, "id": d.ID, "hostname": d.Hostname}, func() error {
 			return c.ui.print("signed out %s; nothing is sealed for it any more. The keys that it has it keeps", cleanLine(d.Hostname))
 		})
 	}
