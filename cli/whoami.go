@@ -14,15 +14,15 @@ import (
 
 // whoamiJSON has the reference's keys; broker_url, device_pubkey, expires_at and note are ours.
 type whoamiJSON struct {
-	SignedIn      bool          `json:"signed_in"`
-	User          any           `json:"user,omitempty"`
-	TokenSource   string        `json:"token_source,omitempty"`
-	Meshes        *whoamiCounts `json:"meshes,omitempty"`
-	Local         *whoamiLocal  `json:"local,omitempty"`
-	BrokerURL     string        `json:"broker_url,omitempty"`
-	DevicePubkey  string        `json:"device_pubkey,omitempty"`
-	ExpiresAt     string        `json:"expires_at,omitempty"`
-	Note          string        `json:"note,omitempty"`
+	SignedIn     bool          `json:"signed_in"`
+	User         any           `json:"user,omitempty"`
+	TokenSource  string        `json:"token_source,omitempty"`
+	Meshes       *whoamiCounts `json:"meshes,omitempty"`
+	Local        *whoamiLocal  `json:"local,omitempty"`
+	BrokerURL    string        `json:"broker_url,omitempty"`
+	DevicePubkey string        `json:"device_pubkey,omitempty"`
+	ExpiresAt    string        `json:"expires_at,omitempty"`
+	Note         string        `json:"note,omitempty"`
 }
 
 type whoamiCounts struct {
